@@ -1,0 +1,33 @@
+package schemas
+
+// Codes of [Reason]. They are ours and few; each adapter maps them to its partner's vocabulary.
+const (
+	CodeMissing             = "missing"              // a mandatory member is absent, null or empty
+	CodeInvalid             = "invalid"              // wrong type, format or value
+	CodeOutOfRange          = "out_of_range"         // well-formed, but outside what can be kept
+	CodeMultipleIdentifiers = "multiple_identifiers" // more than one of members that exclude each other
+	CodeNotFound            = "not_found"            // an identifier does not resolve
+	CodeNotAllowed          = "not_allowed"          // exists, but may not be used here
+	CodeCurrencyMismatch    = "currency_mismatch"    // intended currency is not the unit's
+	CodeAlreadyReferred     = "already_referred"     // the participant was referred before
+	CodeSelfReferral        = "self_referral"        // a participant referred itself
+	CodeDuplicateRef        = "duplicate_ref"        // the caller's reference stands twice in one batch
+	CodeInternalError       = "internal_error"       // our fault; the item can be replayed
+)
+
+// Codes of dead letters only.
+const (
+	CodeTenantMissing = "tenant_missing" // no tenant header
+	CodeBadHeader     = "bad_header"     // a header of the envelope is malformed
+	CodeUndecodable   = "undecodable"    // not in the Confluent wire format, or not what its schema says
+	CodeUnknownSchema = "unknown_schema" // the registry confirmed twice that it has no such schema
+	CodeKeyMismatch   = "key_mismatch"   // a reference or fact record whose key is not <tenant>/<own id>
+)
+
+// Reason is one defect of an item.
+type Reason struct {
+	Code    string  `avro:"code"`
+	Field   string  `avro:"field"`   // path with the Avro member names, such as products[0].product; empty for the whole item
+	Value   *string `avro:"value"`   // the offending value as sent, where it is short and known
+	Message string  `avro:"message"` // one sentence for people
+}

@@ -1,0 +1,372 @@
+package schemas
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/linkedin/goavro/v2"
+	"github.com/shopspring/decimal"
+	"github.com/twmb/avro"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+)
+
+// goTypes pairs every schema with the Go type that mirrors it.
+var goTypes = []struct {
+	schema *Schema
+	value  any
+}{
+	{BatchHeaderSchema, BatchHeader{}}, {OwnershipSchema, Ownership{}}, {OwnershipProcessedSchema, OwnershipProcessed{}},
+	{OwnershipStateSchema, OwnershipState{}}, {CustomerEventSchema, CustomerEvent{}}, {EventProcessedSchema, EventProcessed{}},
+	{ReferralSchema, Referral{}}, {ReferralProcessedSchema, ReferralProcessed{}}, {ReferralStateSchema, ReferralState{}},
+	{UnprocessedSchema, Unprocessed{}}, {DeadLetterSchema, DeadLetter{}}, {AccountSchema, Account{}}, {ParticipantSchema, Participant{}},
+	{UnitSchema, Unit{}}, {ClassificationSchema, Classification{}}, {ProductSchema, Product{}}, {PaymentMediumTypeSchema, PaymentMediumType{}},
+	{PaymentMediumBrandSchema, PaymentMediumBrand{}}, {KPISchema, KPI{}}, {InvoiceSchema, Invoice{}}, {APIKeySchema, APIKey{}},
+}
+
+var equal = cmp.Options{
+	cmp.Comparer(func(a, b decimal.Decimal) bool { return a.Equal(b) }),
+	cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }),
+	cmp.Comparer(func(a, b []byte) bool { return string(a) == string(b) }),
+	cmp.Comparer(func(a, b []string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }),
+}
+
+// generate fills v with random values; half of the nullable members stay nil.
+func generate(r *rand.Rand, v reflect.Value, path string) {
+	switch v.Interface().(type) {
+	case time.Time:
+		t := time.UnixMilli(r.Int64N(9_000_000_000_000) - 2_000_000_000_000).UTC()
+		if strings.HasSuffix(path, "TimeOfApproval") {
+			t = t.Truncate(24 * time.Hour)
+		}
+		v.Set(reflect.ValueOf(t))
+		return
+	case decimal.Decimal:
+		n := new(big.Int)
+		for range 1 + r.IntN(37) {
+			n.Add(n.Mul(n, big.NewInt(10)), big.NewInt(r.Int64N(10)))
+		}
+		if r.IntN(2) == 0 {
+			n.Neg(n)
+		}
+		v.Set(reflect.ValueOf(decimal.NewFromBigInt(n, -DecimalScale)))
+		return
+	case []byte:
+		v.SetBytes([]byte(text(r)))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if r.IntN(2) == 0 {
+			v.Set(reflect.New(v.Type().Elem()))
+			generate(r, v.Elem(), path)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			generate(r, v.Field(i), path+"."+v.Type().Field(i).Name)
+		}
+	case reflect.Slice:
+		n := r.IntN(4)
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			generate(r, v.Index(i), path)
+		}
+	case reflect.String:
+		v.SetString(text(r))
+	case reflect.Int32:
+		v.SetInt(int64(int32(r.Uint32())))
+	case reflect.Int64:
+		v.SetInt(int64(r.Uint64()))
+	case reflect.Bool:
+		v.SetBool(r.IntN(2) == 0)
+	case reflect.Float64:
+		v.SetFloat(r.NormFloat64() * 1e6)
+	default:
+		panic("no generator for " + v.Type().String())
+	}
+}
+
+func text(r *rand.Rand) string {
+	const runes = "abcXYZ019 _-/\"'\\,{}ΑβγÄé漢🙂\x00"
+	all := []rune(runes)
+	out := make([]rune, r.IntN(12))
+	for i := range out {
+		out[i] = all[r.IntN(len(all))]
+	}
+	return string(out)
+}
+
+func TestGoavroReadsWhatWeWriteAndWeReadWhatItWrites(t *testing.T) {
+	for _, c := range goTypes {
+		t.Run(c.schema.Name(), func(t *testing.T) {
+			codec, err := goavro.NewCodec(c.schema.Text())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := rand.New(rand.NewPCG(1, 2))
+			for range 200 {
+				want := reflect.New(reflect.TypeOf(c.value))
+				generate(r, want.Elem(), "")
+				ours, err := c.schema.Avro().AppendEncode(nil, want.Interface())
+				if err != nil {
+					t.Fatal(err)
+				}
+				native, rest, err := codec.NativeFromBinary(ours)
+				if err != nil || len(rest) > 0 {
+					t.Fatalf("goavro reads ours: %v, %d bytes left", err, len(rest))
+				}
+				theirs, err := codec.BinaryFromNative(nil, native)
+				if err != nil {
+					t.Fatalf("goavro writes: %v", err)
+				}
+				got := reflect.New(reflect.TypeOf(c.value))
+				if rest, err := c.schema.Avro().Decode(theirs, got.Interface()); err != nil || len(rest) > 0 {
+					t.Fatalf("we read goavro's: %v, %d bytes left", err, len(rest))
+				}
+				if diff := cmp.Diff(want.Interface(), got.Interface(), equal); diff != "" {
+					t.Fatalf("round trip through goavro (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestEveryTopicHasASchemaThatIsCompatibleWithItself(t *testing.T) {
+	for _, topic := range Topics() {
+		if topic.Schema == nil {
+			t.Errorf("%s has no schema", topic.Name)
+			continue
+		}
+		if err := avro.CheckCompatibility(topic.Schema.Avro(), topic.Schema.Avro()); err != nil {
+			t.Errorf("%s: %v", topic.Name, err)
+		}
+	}
+}
+
+func testRegistry(t *testing.T) (*Registry, *srfake.Registry) {
+	t.Helper()
+	fake := srfake.New()
+	t.Cleanup(fake.Close)
+	r, err := NewRegistry(RegistryConfig{URL: []string{fake.URL()}, ConfirmAfter: 200 * time.Millisecond, RememberFor: time.Minute}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, fake
+}
+
+func TestOutcomeCarriesTheItemsBytesAsTheyCame(t *testing.T) {
+	r, _ := testRegistry(t)
+	ctx := context.Background()
+	if _, err := r.Register(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	items, err := r.Encoder(ctx, KindOwnership)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes, err := r.Encoder(ctx, ProcessedTopic(KindOwnership))
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, sku := "J.Doe", "A1"
+	want := OwnershipProcessed{Item: Ownership{UserName: &user, ProductSKU: &sku, Clear: []string{}}}
+	want.Tenant, want.Quantity, want.AcceptedAt, want.JudgedAt = "demo", 3, time.UnixMilli(0).UTC(), time.UnixMilli(1).UTC()
+	item, err := items.Append(nil, &want.Item)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string][]byte{"same writer": item, "other writer": append([]byte{0, 0, 0, 99, 99}, item[5:]...)} {
+		out, err := outcomes.AppendWithItem(nil, &want.OwnershipResult, value, &want.Item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got OwnershipProcessed
+		if err := NewDecoder[OwnershipProcessed](r, OwnershipProcessedSchema).Decode(out, &got); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got, equal); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		var head OwnershipResult
+		if err := NewHeadDecoder[OwnershipResult](r, OwnershipProcessedSchema).Decode(out, &head); err != nil {
+			t.Fatalf("%s: head: %v", name, err)
+		}
+		if diff := cmp.Diff(want.OwnershipResult, head, equal); diff != "" {
+			t.Errorf("%s: head (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestReadersResolveOtherWriters(t *testing.T) {
+	r, fake := testRegistry(t)
+	older := `{"type":"record","name":"KPI","namespace":"counterfoil","fields":[{"name":"id","type":"string"},{"name":"name","type":"string"}]}`
+	newer := `{"type":"record","name":"KPI","namespace":"counterfoil","fields":[{"name":"id","type":"string"},{"name":"colour","type":["null","string"],"default":null},{"name":"name","type":"string"},{"name":"alternative_code","type":["null","string"],"default":null}]}`
+	for id, text := range map[int]string{71: older, 72: newer} {
+		fake.SeedSchema("kpis-value", id-70, id, sr.Schema{Schema: text, Type: sr.TypeAvro})
+		codec, err := goavro.NewCodec(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		native := map[string]any{"id": "1", "name": "Visits"}
+		if id == 72 {
+			native["colour"] = goavro.Union("string", "red")
+		}
+		data, err := codec.BinaryFromNative([]byte{0, 0, 0, 0, byte(id)}, native)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got KPI
+		d := NewDecoder[KPI](r, KPISchema)
+		waitKnown(t, func() error { return d.Decode(data, &got) })
+		if diff := cmp.Diff(KPI{ID: "1", Name: "Visits"}, got); diff != "" {
+			t.Errorf("writer %d (-want +got):\n%s", id, diff)
+		}
+	}
+}
+
+func waitKnown(t *testing.T, decode func() error) {
+	t.Helper()
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := decode()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrSchemaPending) || time.Since(start) > 5*time.Second {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestUnknownSchemaIsConfirmedBeforeARecordIsBad(t *testing.T) {
+	r, fake := testRegistry(t)
+	value := []byte{0, 0, 0, 0, 50, 2, 'a'}
+	d := NewDecoder[KPI](r, KPISchema)
+	start := time.Now()
+	var err error
+	for {
+		if err = d.Decode(value, new(KPI)); !errors.Is(err, ErrSchemaPending) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	var bad *BadRecordError
+	if !errors.As(err, &bad) || bad.Code != CodeUnknownSchema {
+		t.Fatalf("got %v, want unknown schema", err)
+	}
+	if waited := time.Since(start); waited < 200*time.Millisecond {
+		t.Errorf("called bad after %v, before the second answer", waited)
+	}
+	// Remembered: a later record with that id is bad at once.
+	if err := d.Decode(value, new(KPI)); !errors.As(err, &bad) {
+		t.Errorf("got %v, want the remembered answer", err)
+	}
+	// A registry that is down marks nothing bad.
+	fake.Close()
+	value[4] = 51
+	for range 50 {
+		if err := d.Decode(value, new(KPI)); !errors.Is(err, ErrSchemaPending) {
+			t.Fatalf("registry down: got %v, want pending", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestRegisterRefusesIncompatibleSchemasWhateverTheRegistrySays(t *testing.T) {
+	r, fake := testRegistry(t)
+	fake.SeedSchema("kpis-value", 1, 9, sr.Schema{Type: sr.TypeAvro,
+		Schema: `{"type":"record","name":"KPI","namespace":"counterfoil","fields":[{"name":"id","type":"long"}]}`})
+	_, err := r.Register(context.Background(), false)
+	if err == nil || !strings.Contains(err.Error(), "kpis-value") || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := r.client.SchemaByVersion(context.Background(), "accounts-value", -1); err == nil {
+		t.Error("another subject was registered although one was refused")
+	}
+}
+
+func TestRegisterTwiceAddsNothing(t *testing.T) {
+	r, _ := testRegistry(t)
+	added, err := r.Register(context.Background(), false)
+	if err != nil || len(added) != len(Topics()) {
+		t.Fatalf("first: %d added, %v", len(added), err)
+	}
+	if added, err = r.Register(context.Background(), false); err != nil || len(added) != 0 {
+		t.Fatalf("second: %v added, %v", added, err)
+	}
+}
+
+func TestDecimalBounds(t *testing.T) {
+	nines := strings.Repeat("9", 28)
+	for text, fits := range map[string]bool{
+		"0": true, "0.1": true, "-19.99": true, "1e2": true, "1e27": true, "1e28": false, nines + ".9999999999": true, "-" + nines + ".9999999999": true,
+		"0.00000000001": false, "0.10000000000000000000": true, "1e9999": false, "1e-9999": false, "0e9999": true,
+	} {
+		d, err := decimal.NewFromString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if FitsDecimal(d) != fits {
+			t.Errorf("%s: fits = %v, want %v", text, !fits, fits)
+		}
+	}
+}
+
+func TestEnvelopeRoundTrip(t *testing.T) {
+	ref := "06"
+	for _, want := range []Envelope{
+		{Tenant: "demo", Reply: -1, Attempt: 1},
+		{Tenant: "demo", Batch: NewBatchKey(), Index: 9999, Reply: 3, Attempt: 2, Ref: &ref, Origin: &Origin{1, 77}, TraceParent: "00-a-b-01"},
+	} {
+		got, err := ParseEnvelope(want.Headers(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	if _, err := ParseEnvelope(nil); !errors.Is(err, ErrTenantMissing) {
+		t.Errorf("no tenant: %v", err)
+	}
+	if _, err := ParseEnvelope([]kgo.RecordHeader{{Key: "tenant", Value: []byte("a")}, {Key: "index", Value: []byte("-1")}}); err == nil {
+		t.Error("negative index accepted")
+	}
+}
+
+func TestPartitionIsKafkas(t *testing.T) {
+	// Values that org.apache.kafka.common.utils.Utils.murmur2 gives, from Kafka's own unit test, masked and modulo 1000.
+	for key, hash := range map[string]int32{"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,
+		"a-little-bit-longer-string": -1486304829, "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971} {
+		if got, want := Partition([]byte(key), 1000), (hash&0x7fffffff)%1000; got != want {
+			t.Errorf("%s: partition %d, want %d", key, got, want)
+		}
+	}
+}
+
+func TestFold(t *testing.T) {
+	for in, want := range map[string]string{"A1234": "a1234", "straße": "strasse", "ΣΑΣ": "σασ", "abc-1": "abc-1"} {
+		if got := Fold(in); got != want {
+			t.Errorf("Fold(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSchemaFilesAreDocumentedJSON(t *testing.T) {
+	for _, c := range goTypes {
+		var s struct{ Doc string }
+		if err := json.Unmarshal([]byte(c.schema.Text()), &s); err != nil || s.Doc == "" {
+			t.Errorf("%s: no doc (%v)", c.schema.Name(), err)
+		}
+	}
+}

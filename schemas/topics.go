@@ -1,0 +1,122 @@
+package schemas
+
+import "slices"
+
+// Role says what a topic is for.
+type Role uint8
+
+// Roles of topics.
+const (
+	RoleBatches     Role = iota + 1 // headers of accepted batches; one partition, so that numbers grow in the order of acceptance
+	RoleItem                        // items to be judged
+	RoleProcessed                   // outcomes
+	RoleUnprocessed                 // outcomes
+	RoleState                       // changelog of a processor's state
+	RoleReference                   // compacted, one partition, whole in every instance
+	RoleDeadLetters                 // records that could not be read
+)
+
+// Topics that are not named after a kind.
+const (
+	Batches     = "batches"
+	DeadLetters = "dead_letters"
+)
+
+// Size limits of records, in bytes.
+const (
+	MaxItemBytes    = 1 << 20 // of an item, encoded; larger ones are refused at the door
+	maxInboundBytes = MaxItemBytes + 64<<10
+	maxOwnBytes     = 4 << 20 // of what we write: an outcome carries its item
+)
+
+// Topic is one row of the table of topics.
+type Topic struct {
+	Name       string
+	Kind       string // the kind it belongs to, if any
+	Role       Role
+	Schema     *Schema // of the value
+	Partitions int     // 0: as chosen at the first migrate (TOPIC_PARTITIONS)
+	Config     map[string]string
+}
+
+// ProcessedTopic is the topic of a kind's processed outcomes.
+func ProcessedTopic(kind string) string { return kind + ".processed" }
+
+// UnprocessedTopic is the topic of a kind's unprocessed outcomes.
+func UnprocessedTopic(kind string) string { return kind + ".unprocessed" }
+
+// StateTopic is the changelog of a kind's state.
+func StateTopic(kind string) string { return kind + ".state" }
+
+// Subject is the registry's subject of a topic's values.
+func Subject(topic string) string { return topic + "-value" }
+
+// Inbound topics are stamped by the broker, so that the record's timestamp is its acceptance whatever the producer's clock says. Nothing
+// is deleted by age: what is pending must not expire unseen, and operators who want retention set it on the topic.
+var (
+	inbound = map[string]string{
+		"message.timestamp.type": "LogAppendTime",
+		"max.message.bytes":      "1114112", // maxInboundBytes
+		"retention.ms":           "-1",
+	}
+	written = map[string]string{
+		"max.message.bytes": "4194304", // maxOwnBytes
+		"retention.ms":      "-1",
+	}
+	compacted = map[string]string{
+		"cleanup.policy":    "compact",
+		"max.message.bytes": "4194304",
+	}
+)
+
+var topics = buildTopics()
+
+func buildTopics() []Topic {
+	var all []Topic
+	kind := func(name string, item, processed, state *Schema) {
+		all = append(all,
+			Topic{Name: name, Kind: name, Role: RoleItem, Schema: item, Config: inbound},
+			Topic{Name: ProcessedTopic(name), Kind: name, Role: RoleProcessed, Schema: processed, Config: written},
+			Topic{Name: UnprocessedTopic(name), Kind: name, Role: RoleUnprocessed, Schema: UnprocessedSchema, Config: written})
+		if state != nil {
+			all = append(all, Topic{Name: StateTopic(name), Kind: name, Role: RoleState, Schema: state, Config: compacted})
+		}
+	}
+	reference := func(name string, schema *Schema) {
+		all = append(all, Topic{Name: name, Role: RoleReference, Schema: schema, Partitions: 1, Config: compacted})
+	}
+	all = append(all, Topic{Name: Batches, Role: RoleBatches, Schema: BatchHeaderSchema, Partitions: 1, Config: written})
+	kind(KindOwnership, OwnershipSchema, OwnershipProcessedSchema, OwnershipStateSchema)
+	kind(KindCustomerEvents, CustomerEventSchema, EventProcessedSchema, nil)
+	kind(KindReferrals, ReferralSchema, ReferralProcessedSchema, ReferralStateSchema)
+	reference(Accounts, AccountSchema)
+	reference(Participants, ParticipantSchema)
+	reference(Units, UnitSchema)
+	reference(Classifications, ClassificationSchema)
+	reference(Products, ProductSchema)
+	reference(PaymentMediumTypes, PaymentMediumTypeSchema)
+	reference(PaymentMediumBrands, PaymentMediumBrandSchema)
+	reference(KPIs, KPISchema)
+	reference(Invoices, InvoiceSchema)
+	reference(APIKeys, APIKeySchema)
+	return append(all, Topic{Name: DeadLetters, Role: RoleDeadLetters, Schema: DeadLetterSchema, Config: written})
+}
+
+// Topics is the table of all topics, in the order in which they are created.
+func Topics() []Topic { return slices.Clone(topics) }
+
+// TopicNamed finds a topic by its name.
+func TopicNamed(name string) (Topic, bool) {
+	i := slices.IndexFunc(topics, func(t Topic) bool { return t.Name == name })
+	if i < 0 {
+		return Topic{}, false
+	}
+	return topics[i], true
+}
+
+// Epochs numbers the lives of topics: 0 for the first, one more when a topic of that name was created anew and adopted. Positions in every
+// table are (epoch, topic, partition, offset).
+type Epochs map[string]int32
+
+// Of is the epoch of a topic.
+func (e Epochs) Of(topic string) int32 { return e[topic] }

@@ -1,0 +1,61 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// KafkaOptions are the options that every kfake broker of ours has, embedded or in a test: one broker, sessions
+// as short as tests want them, and nothing that is forgotten with time.
+func KafkaOptions() []kfake.Opt {
+	return []kfake.Opt{
+		kfake.NumBrokers(1),
+		kfake.GroupMinSessionTimeout(time.Second),
+		kfake.BrokerConfigs(map[string]string{
+			"default.replication.factor": "1",
+			// Records that we write may have 4 MiB; a batch of them has some bytes more.
+			"message.max.bytes": "5242880",
+			// A stack that was off for longer than Kafka's default of seven days must find its offsets, and the
+			// log itself where a topic does not say otherwise.
+			"offsets.retention.minutes": "52560000", // 100 years
+			"log.retention.ms":          "-1",
+		}),
+	}
+}
+
+func runKafka(p *process) error {
+	opts := append(KafkaOptions(),
+		kfake.ClusterID("counterfoil"),
+		kfake.DataDir(p.dataDir()),
+		kfake.WithLogger(kfake.BasicLogger(os.Stderr, kfake.LogLevelWarn)),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return listen(p.spec.Addrs[0]) }),
+	)
+	// No kfake.SyncWrites: what the operating system has survives the end of any process, and power loss is
+	// outside what a single embedded broker promises.
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", p.dataDir(), err)
+	}
+	p.report(report{State: stateListening, Addrs: cluster.ListenAddrs()})
+	<-p.parentGone
+	cluster.Close()
+	return nil
+}
+
+// kafkaAnswers asks the broker for its versions.
+func kafkaAnswers(ctx context.Context, addrs []string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return client.Ping(ctx)
+}

@@ -1,0 +1,332 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	apacheStart = 90 * time.Second // 4 s on an idle machine
+	apacheStop  = 30 * time.Second
+	// A cluster id is 16 bytes in URL-safe base64; brokers of tests need no two.
+	apacheClusterID = "Y291bnRlcmZvaWwtdGVzdA"
+)
+
+// serverProperties is a broker that is its own controller. Verbs: broker port (twice), controller port (twice), log folder.
+const serverProperties = `process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:%[2]d
+log.dirs=%[3]s
+auto.create.topics.enable=false
+num.partitions=4
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=2
+message.max.bytes=5242880
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.min.heartbeat.interval.ms=100
+`
+
+// Apache is an Apache Kafka broker with a data folder of its own, running as a child process.
+type Apache struct {
+	dir     string
+	addr    string
+	java    string
+	jars    string
+	process *process // nil while it does not run
+}
+
+// sharedApache returns the broker of the test process, which the first call starts.
+func sharedApache(t testing.TB) *Apache {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.apache == nil {
+		dir, err := shared.tempDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := newApache(t, filepath.Join(dir, "apache"))
+		shared.ends = append(shared.ends, func() { a.end(syscall.SIGKILL) })
+		a.Start(t)
+		shared.apache = a
+	}
+	return shared.apache
+}
+
+// ApacheKafka starts an empty Apache Kafka broker for this test alone and kills it at the test's end.
+func ApacheKafka(t testing.TB) *Apache {
+	t.Helper()
+	a := newApache(t, t.TempDir())
+	t.Cleanup(func() { a.end(syscall.SIGKILL) })
+	a.Start(t)
+	return a
+}
+
+// newApache formats a data folder.
+func newApache(t testing.TB, dir string) *Apache {
+	t.Helper()
+	java, err := exec.LookPath("java")
+	if err != nil {
+		t.Fatal("Apache Kafka needs java 17 or later on the PATH (for example: apt-get install openjdk-17-jre-headless)")
+	}
+	libs, err := findUp(filepath.Join(".tools", "kafka", "libs"))
+	if err != nil {
+		t.Fatalf("Apache Kafka is not installed, run `make tools-kafka`: %v", err)
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Apache{dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), java: java, jars: filepath.Join(libs, "*")}
+	properties := fmt.Sprintf(serverProperties, ports[0], ports[1], filepath.Join(dir, "logs"))
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(a.config(), []byte(properties), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	format := exec.Command(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", a.jars,
+		"kafka.tools.StorageTool", "format", "-t", apacheClusterID, "-c", a.config())
+	if out, err := format.CombinedOutput(); err != nil {
+		t.Fatalf("format %s: %v\n%s", dir, err, out)
+	}
+	return a
+}
+
+func (a *Apache) config() string { return filepath.Join(a.dir, "server.properties") }
+
+// Broker is how to reach it; the address stays the same over restarts.
+func (a *Apache) Broker() *Broker { return &Broker{Addrs: []string{a.addr}} }
+
+// Start starts the broker, or starts it again on its data, and returns when it answers.
+func (a *Apache) Start(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(a.dir, "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(a.java, "-Xmx512m", "-cp", a.jars, "kafka.Kafka", a.config())
+	cmd.Dir, cmd.Stdout, cmd.Stderr = a.dir, log, log
+	if a.process, err = startProcess(cmd); err != nil {
+		t.Fatalf("start Apache Kafka: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), apacheStart)
+	defer cancel()
+	for {
+		if err = a.answers(ctx); err == nil {
+			return
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+			continue
+		case <-a.process.ended:
+			err = fmt.Errorf("it ended: %w", a.process.exit)
+		case <-ctx.Done():
+		}
+		out, _ := os.ReadFile(log.Name())
+		t.Fatalf("Apache Kafka does not answer: %v\n%s", err, out[max(0, len(out)-4<<10):])
+	}
+}
+
+// answers is nil when the broker says that it is part of the cluster, which comes after it accepts connections.
+func (a *Apache) answers(ctx context.Context) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(a.addr))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	meta, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return err
+	}
+	if len(meta.Brokers) == 0 {
+		return errors.New("no broker has registered yet")
+	}
+	return nil
+}
+
+// Stop ends the broker in order and returns when it is gone.
+func (a *Apache) Stop(t testing.TB) {
+	t.Helper()
+	a.end(syscall.SIGTERM)
+}
+
+// Kill ends the broker with kill -9.
+func (a *Apache) Kill(t testing.TB) {
+	t.Helper()
+	a.end(syscall.SIGKILL)
+}
+
+// Pause stops the broker's process as it stands (SIGSTOP) until Resume.
+func (a *Apache) Pause(t testing.TB) { a.signal(t, syscall.SIGSTOP) }
+
+// Resume lets a paused broker go on.
+func (a *Apache) Resume(t testing.TB) { a.signal(t, syscall.SIGCONT) }
+
+func (a *Apache) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if a.process == nil {
+		t.Fatalf("%v: the broker does not run", sig)
+	}
+	if err := a.process.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("%v: %v", sig, err)
+	}
+}
+
+// end ends the broker if it runs; one that does not heed sig is killed.
+func (a *Apache) end(sig syscall.Signal) {
+	if a.process == nil {
+		return
+	}
+	_ = a.process.cmd.Process.Signal(sig) // fails only where it has just ended
+	select {
+	case <-a.process.ended:
+	case <-time.After(apacheStop):
+		_ = a.process.cmd.Process.Kill()
+		<-a.process.ended
+	}
+	a.process = nil
+}
+
+// process is a child of the test process that does not outlive it.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it is gone; exit is set before
+	exit  error
+}
+
+// startProcess starts cmd in a session of its own, out of reach of the terminal's Ctrl-C, so that it is there
+// until the tests have ended. When the test process dies, the kernel kills it (on Linux).
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr.Setsid = true
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	if err := onLauncher(cmd.Start); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.exit = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// onLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread
+// that started a child for the end of its parent.
+func onLauncher(f func() error) error {
+	launcher.once.Do(func() {
+		launcher.work = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for f := range launcher.work {
+				f()
+			}
+		}()
+	})
+	done := make(chan error)
+	launcher.work <- func() { done <- f() }
+	return <-done
+}
+
+var launcher struct {
+	once sync.Once
+	work chan func()
+}
+
+// findUp finds a path below the working directory or a folder above it.
+func findUp(path string) (string, error) {
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := wd; ; dir = filepath.Dir(dir) {
+		full := filepath.Join(dir, path)
+		if _, err := os.Stat(full); err == nil {
+			return full, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no %s in %s or above", path, wd)
+		}
+	}
+}
+
+// freePorts returns n ports that are free now.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // all are held until the last is chosen
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// Descendants returns the processes below pid, children first; on Linux only. Tests use it to see that a
+// process took everything with it.
+func Descendants(pid int) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	children := make(map[int][]int)
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		// pid (name) state parent ...: the name may hold anything, so count from its end.
+		var id, parent int
+		var state byte
+		if _, err := fmt.Sscanf(string(text), "%d", &id); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		if _, err := fmt.Sscanf(string(text[strings.LastIndexByte(string(text), ')')+1:]), " %c %d", &state, &parent); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		if state != 'Z' {
+			children[parent] = append(children[parent], id)
+		}
+	}
+	var all []int
+	for level := children[pid]; len(level) > 0; {
+		all = append(all, level...)
+		var next []int
+		for _, id := range level {
+			next = append(next, children[id]...)
+		}
+		level = next
+	}
+	return all, nil
+}

@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// idleLimit is how long a closing ClickHouse waits for clients that are still connected.
+const idleLimit = time.Second
+
 // libraryPackages are the npm packages that carry libchdb, by GOOS/GOARCH.
 var libraryPackages = map[string]string{
 	"linux/amd64":  "lib-linux-x64-gnu",
@@ -156,7 +159,7 @@ func runLocal(p *process, configPath string) error {
 	go func() {
 		ended <- clickhouseLocal(p.spec.Library,
 			"--path", p.dataDir(), "--config-file", configPath,
-			"--logger.log="+filepath.Join(p.spec.Dir, "server.log"), "--log-level=warning",
+			"--logger.log="+filepath.Join(p.spec.Dir, "server.log"), "--log-level=error",
 			"--listen_host", listenHost, "--tcp_port", tcp, "--http_port", http,
 			"--query", "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/stdin', 'LineAsString', 'line String') FORMAT Null")
 	}()
@@ -170,7 +173,14 @@ func runLocal(p *process, configPath string) error {
 	case <-p.parentGone:
 	}
 	input.Close()
-	return <-ended
+	// It closes at once, unless a client keeps an idle connection open, which it waits for. What it has answered
+	// is in the files by now, and it starts from them after any kind of end.
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(idleLimit):
+		return nil
+	}
 }
 
 // runServer runs `clickhouse server` and ends it when the parent goes.

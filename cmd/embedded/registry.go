@@ -190,6 +190,7 @@ func httpOK(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	req.Close = true // an idle connection would hold up a part's end
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

@@ -215,6 +215,7 @@ func (c *CH) QueryAs(user, password, sql string) (string, error) {
 		return "", err
 	}
 	req.SetBasicAuth(user, password)
+	req.Close = true // an idle connection would hold up the server's end
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err

@@ -1,0 +1,158 @@
+package clickhouse
+
+import (
+	"time"
+	"unsafe"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// column is one column of a block under construction. Values are appended while an Avro value is walked: put (on the concrete type) or
+// null for each value, and close at the end of each row's list where the column is an Array.
+type column interface {
+	null()             // appends NULL, or the type's zero where the column is not Nullable
+	close()            // ends the row of an Array column
+	isList() bool      //
+	truncate(rows int) // drops everything beyond the first rows, half-written rows included
+	keep(mask []bool)  // drops the rows whose mask is false
+	reset()            //
+	send(driver.BatchColumn) error
+}
+
+// col is the only implementation. T is what clickhouse-go takes without conversion: string, bool, int32, int64 (also milliseconds of a
+// DateTime64(3)), float64, time.Time (of a Date32), uint8 and decimal. Its slices are reused from block to block.
+type col[T any] struct {
+	vals     []T
+	nulls    []bool // parallel to vals, where nullable
+	nullable bool
+	list     bool
+	ends     []int // of an Array column: the end of each row in vals
+	ptrs     []*T  // what send hands to the driver for a Nullable
+}
+
+func (c *col[T]) put(v T) {
+	c.vals = append(c.vals, v)
+	if c.nullable {
+		c.nulls = append(c.nulls, false)
+	}
+}
+
+func (c *col[T]) null() {
+	var zero T
+	c.vals = append(c.vals, zero)
+	if c.nullable {
+		c.nulls = append(c.nulls, true)
+	}
+}
+
+func (c *col[T]) close()       { c.ends = append(c.ends, len(c.vals)) }
+func (c *col[T]) isList() bool { return c.list }
+
+func (c *col[T]) truncate(rows int) {
+	if c.list {
+		c.ends = c.ends[:rows]
+		if rows > 0 {
+			rows = c.ends[rows-1]
+		}
+	}
+	c.vals = c.vals[:rows]
+	if c.nullable {
+		c.nulls = c.nulls[:rows]
+	}
+}
+
+func (c *col[T]) keep(mask []bool) {
+	vals, from, rows := 0, 0, 0
+	for row, kept := range mask {
+		to := row + 1
+		if c.list {
+			to = c.ends[row]
+		}
+		if kept {
+			copy(c.vals[vals:], c.vals[from:to])
+			if c.nullable {
+				copy(c.nulls[vals:], c.nulls[from:to])
+			}
+			vals += to - from
+			if c.list {
+				c.ends[rows] = vals
+			}
+			rows++
+		}
+		from = to
+	}
+	c.truncate(rows)
+}
+
+// reset also clears what it held, because strings alias the memory of the records that they came from.
+func (c *col[T]) reset() {
+	clear(c.vals)
+	clear(c.ptrs)
+	c.truncate(0)
+}
+
+func (c *col[T]) send(to driver.BatchColumn) error {
+	if c.nullable {
+		c.ptrs = c.ptrs[:0]
+		for i := range c.vals {
+			if c.nulls[i] {
+				c.ptrs = append(c.ptrs, nil)
+			} else {
+				c.ptrs = append(c.ptrs, &c.vals[i])
+			}
+		}
+	}
+	switch {
+	case c.list && c.nullable:
+		return sendLists(to, c.ptrs, c.ends)
+	case c.list:
+		return sendLists(to, c.vals, c.ends)
+	case c.nullable:
+		return to.Append(c.ptrs)
+	default:
+		return to.Append(c.vals)
+	}
+}
+
+// sendLists goes row by row: the driver's Append of a slice of slices takes each through reflection.
+func sendLists[T any](to driver.BatchColumn, vals []T, ends []int) error {
+	var empty any = []T{}
+	start := 0
+	for _, end := range ends {
+		row := empty
+		if end > start {
+			row = vals[start:end:end]
+		}
+		if err := to.AppendRow(row); err != nil {
+			return err
+		}
+		start = end
+	}
+	return nil
+}
+
+// newColumn makes the column of one leaf.
+func newColumn(kind leafKind, nullable, list bool) column {
+	switch kind {
+	case leafString:
+		return &col[string]{nullable: nullable, list: list}
+	case leafBool:
+		return &col[bool]{nullable: nullable, list: list}
+	case leafInt32:
+		return &col[int32]{nullable: nullable, list: list}
+	case leafInt64, leafMillis:
+		return &col[int64]{nullable: nullable, list: list}
+	case leafFloat64:
+		return &col[float64]{nullable: nullable, list: list}
+	case leafDate:
+		return &col[time.Time]{nullable: nullable, list: list}
+	case leafDecimal:
+		return &col[schemas.Decimal]{nullable: nullable, list: list}
+	}
+	panic("unknown kind of column")
+}
+
+// alias is b as a string without a copy: it lives as long as the record, which the fill outlives never by more than its flush.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

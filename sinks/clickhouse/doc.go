@@ -1,0 +1,36 @@
+// Package clickhouse keeps what Counterfoil decided in ClickHouse: it owns the tables and views, moves outcomes from Kafka into them
+// exactly once, and answers the report queries of the HTTP doors.
+//
+// Its parts:
+//
+//   - config.go, conn.go: how to reach one server, or each node of a cluster ([Open]);
+//   - migrate.go, migrations/*.sql: the tables and views, as numbered files ([Conn.Migrate]); epochs.go: which life of a topic is which;
+//   - tables.go: which topic feeds which table and which Avro member fills which column;
+//   - avro.go, column.go, fill.go: from the Avro bytes of a record straight into column slices, by a program that is compiled once for
+//     each writer schema; no row is ever built;
+//   - sink.go, insert.go, lease.go, takeover.go: the exactly-once protocol below; metrics.go counts it;
+//   - reports.go: queries for the doors.
+//
+// # Exactly once, by a lease
+//
+// A row is in its table once, at every moment, in a plain count(). ClickHouse has no transactions with Kafka and its deduplication of
+// repeated blocks has a window that a process can sleep through, so that neither is used. Instead:
+//
+// Each row of a log table carries its position (epoch, topic, partition, offset). All rows of a flush for one table go in one block, which
+// becomes one part: they appear together or not at all. Rows of a partition enter a table in the order of their offsets. Hence
+// max(offset) of a partition in a table says exactly what the table has of it, and whoever takes a partition over asks for it and goes on
+// behind it. Kafka's committed offset is only a hint where to start reading.
+//
+// What remains is that nobody else may still be writing when the question is asked. Kafka fences commits of members that it has
+// expelled by the group's generation; ClickHouse knows nothing of that. The lease joins the two. A member reads ClickHouse's clock, then
+// commits its offsets; if Kafka takes the commit, the member was an owner at that moment, and may insert until [SinkConfig.Lease] later.
+// Every row carries that limit in write_by, and the table refuses, by a constraint that it checks by its own clock, a block that comes
+// later, however long the member was stopped and wherever the bytes were lying. A successor is assigned its partitions after that commit,
+// so that it needs to wait for one lease by the same clock, and for the INSERTs that passed the constraint and are still at work, before it
+// asks. A predecessor that gave the partition up in good order says so in the commit's metadata ("released"), and nobody waits.
+//
+// When the result of an INSERT did not arrive, the same question is asked after the same wait: the clock is past write_by and the INSERT is
+// gone from system.processes; what the table has then, it has, and what it lacks is inserted again.
+//
+// State tables (references, current ownership) get their rows at least once; the highest version of a key wins, so that they need no lease.
+package clickhouse

@@ -1,0 +1,21 @@
+package ingest
+
+import (
+	"context"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Reports is what ingest asks of ClickHouse; sinks/clickhouse has it. Every question names the tenant, and an answer never holds another's
+// rows. Who needs to see what was just written asks [Service.WaitForSink] first.
+type Reports interface {
+	// Ownership is who owns a product now, by the folded SKU (schemas.Fold), in the order of the folded user names. Empty: nobody does.
+	Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error)
+	// Batch is the batch with the given number; nil: there is none (yet) of this tenant.
+	Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error)
+	// Batches are the newest first, with numbers below before (0: from the newest on), at most limit.
+	Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error)
+	// BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the
+	// first on), at most limit. kind is the batch's.
+	BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error)
+}

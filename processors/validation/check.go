@@ -62,7 +62,7 @@ func (c *checker) kind(kind string) {
 	case "":
 		c.Missing("kind")
 	case schemas.EventReferral:
-		c.Add(schemas.CodeInvalid, "kind", &kind, `is "referral"; referrals have a topic of their own, referrals.`)
+		c.Add(schemas.CodeInvalid, "kind", defects.Value(kind), `is "referral"; referrals have a topic of their own, referrals.`)
 	default:
 		c.Add(schemas.CodeInvalid, "kind", defects.Value(kind), fmt.Sprintf("is %s; it must be achievement, purchase, social_media, web, "+
 			"financial_achievement or financial_statement.", defects.Quote(kind)))

@@ -25,6 +25,11 @@ func HighWatermarks(ctx context.Context, cl *kgo.Client, partitions map[string][
 	return listOffsets(ctx, cl, partitions, latest)
 }
 
+// LogStarts asks for the first position of partitions, as [HighWatermarks] does for the end.
+func LogStarts(ctx context.Context, cl *kgo.Client, partitions map[string][]int32) (map[string]map[int32]int64, error) {
+	return listOffsets(ctx, cl, partitions, earliest)
+}
+
 func listOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]int32, at int64) (map[string]map[int32]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1

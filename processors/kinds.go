@@ -1,0 +1,263 @@
+package processors
+
+import (
+	"context"
+	"slices"
+
+	"github.com/counterfoil/counterfoil/processors/reference"
+	"github.com/counterfoil/counterfoil/processors/upserts"
+	"github.com/counterfoil/counterfoil/processors/validation"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// kind is what the engine has to know of one kind of items.
+type kind struct {
+	name       string // and item topic
+	processor  string
+	references []string // topics that a decision may read: the barrier's
+	stateful   bool
+	newJudge   func(l *lane) judge
+}
+
+// judge reads, keys and decides the items of one partition. It holds one item at a time: decode replaces it, and what the other methods
+// return is valid until then.
+type judge interface {
+	// decode reads the item. The errors are those of schemas.Decoder.
+	decode(value []byte) error
+	// item is the decoded value, for the outcome.
+	item() any
+	// itemKind is the item's kind within its topic, where there are several.
+	itemKind() *string
+	// check finds the defects that the item shows by itself. The methods below are called only where there are none.
+	check() []schemas.Reason
+	// key decides the partition in which the item must be judged; nil: wherever it lies.
+	key(tenant string) []byte
+	// decide returns the head of the processed outcome and its part to be filled in by the engine, or reasons.
+	decide(it *item) (head any, outcome *schemas.Outcome, reasons []schemas.Reason)
+	// keep puts what the decision made of the state on the overlay.
+	keep()
+}
+
+// item is what a decision may know beside the decoded value.
+type item struct {
+	env     schemas.Envelope
+	id      string
+	version int64
+	number  int64
+	view    reference.View
+}
+
+var kinds = []*kind{
+	{
+		name: schemas.KindOwnership, processor: Upserts, stateful: true,
+		newJudge: newOwnershipJudge,
+	},
+	{
+		name: schemas.KindCustomerEvents, processor: Validation,
+		references: []string{
+			schemas.Accounts, schemas.Participants, schemas.Units, schemas.Classifications, schemas.Products,
+			schemas.PaymentMediumTypes, schemas.PaymentMediumBrands, schemas.KPIs, schemas.Invoices,
+		},
+		newJudge: newEventJudge,
+	},
+	{
+		name: schemas.KindReferrals, processor: Validation, stateful: true,
+		references: []string{schemas.Participants, schemas.Units, schemas.Classifications},
+		newJudge:   newReferralJudge,
+	},
+}
+
+func kindsOf(processor string) []*kind {
+	var found []*kind
+	for _, k := range kinds {
+		if k.processor == processor {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+func kindNamed(kinds []*kind, name string) *kind {
+	return kinds[slices.IndexFunc(kinds, func(k *kind) bool { return k.name == name })]
+}
+
+// referencesOf lists the reference topics of kinds, each once.
+func referencesOf(kinds []*kind) []string {
+	var topics []string
+	for _, k := range kinds {
+		for _, topic := range k.references {
+			if !slices.Contains(topics, topic) {
+				topics = append(topics, topic)
+			}
+		}
+	}
+	return topics
+}
+
+// codecs are a kind's encoders.
+type codecs struct {
+	processed, unprocessed, state *schemas.Encoder
+}
+
+// encoders looks up the ids of the schemas that a kind writes with.
+func (k *kind) encoders(ctx context.Context, r *schemas.Registry) (*codecs, error) {
+	var c codecs
+	var err error
+	if c.processed, err = r.Encoder(ctx, schemas.ProcessedTopic(k.name)); err != nil {
+		return nil, err
+	}
+	if c.unprocessed, err = r.Encoder(ctx, schemas.UnprocessedTopic(k.name)); err != nil {
+		return nil, err
+	}
+	if k.stateful {
+		if c.state, err = r.Encoder(ctx, schemas.StateTopic(k.name)); err != nil {
+			return nil, err
+		}
+	}
+	return &c, nil
+}
+
+// ownershipJudge: the key is tenant, user and SKU; the state is what the user has.
+type ownershipJudge struct {
+	decoder *schemas.Decoder[schemas.Ownership]
+	state   *stateTable[schemas.OwnershipState]
+
+	value    schemas.Ownership
+	stateKey []byte
+	head     schemas.OwnershipResult
+	next     *schemas.OwnershipState
+}
+
+func newOwnershipJudge(l *lane) judge {
+	registry := l.s.p.deps.Registry
+	j := &ownershipJudge{
+		decoder: schemas.NewDecoder[schemas.Ownership](registry, schemas.OwnershipSchema),
+		state: newStateTable(schemas.StateTopic(l.kind.name), l.partition, l.codecs.state,
+			schemas.NewDecoder[schemas.OwnershipState](registry, schemas.OwnershipStateSchema)),
+	}
+	l.state = j.state
+	return j
+}
+
+func (j *ownershipJudge) decode(value []byte) error {
+	j.value = schemas.Ownership{}
+	return j.decoder.Decode(value, &j.value)
+}
+
+func (j *ownershipJudge) item() any         { return &j.value }
+func (j *ownershipJudge) itemKind() *string { return nil }
+
+func (j *ownershipJudge) check() []schemas.Reason { return upserts.Check(&j.value) }
+
+func (j *ownershipJudge) key(tenant string) []byte {
+	j.stateKey = upserts.Key(tenant, &j.value)
+	return j.stateKey
+}
+
+func (j *ownershipJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+	j.head, j.next = upserts.Decide(&j.value, j.state.get(j.stateKey), it.version)
+	return &j.head, &j.head.Outcome, nil
+}
+
+func (j *ownershipJudge) keep() { j.state.put(j.stateKey, j.next) }
+
+// eventJudge: customer events have neither key nor state.
+type eventJudge struct {
+	decoder *schemas.Decoder[schemas.CustomerEvent]
+
+	value schemas.CustomerEvent
+	head  schemas.EventResult
+}
+
+func newEventJudge(l *lane) judge {
+	return &eventJudge{decoder: schemas.NewDecoder[schemas.CustomerEvent](l.s.p.deps.Registry, schemas.CustomerEventSchema)}
+}
+
+func (j *eventJudge) decode(value []byte) error {
+	j.value = schemas.CustomerEvent{}
+	return j.decoder.Decode(value, &j.value)
+}
+
+func (j *eventJudge) item() any { return &j.value }
+
+func (j *eventJudge) itemKind() *string {
+	if j.value.Kind == "" {
+		return nil
+	}
+	return &j.value.Kind
+}
+
+func (j *eventJudge) check() []schemas.Reason { return validation.CheckEvent(&j.value) }
+func (j *eventJudge) key(string) []byte       { return nil }
+
+func (j *eventJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+	var reasons []schemas.Reason
+	j.head, reasons = validation.DecideEvent(it.env.Tenant, &j.value, it.view)
+	j.head.Number = it.number
+	return &j.head, &j.head.Outcome, reasons
+}
+
+func (j *eventJudge) keep() {}
+
+// referralJudge: the key is the tenant, because who is who is resolved only when judging; the state is who was referred, under the
+// participant's id.
+type referralJudge struct {
+	decoder  *schemas.Decoder[schemas.Referral]
+	state    *stateTable[schemas.ReferralState]
+	referred func(participantID string) *schemas.ReferralState // looks the state of the item's tenant up
+
+	value    schemas.Referral
+	tenant   string
+	stateKey []byte
+	head     schemas.ReferralResult
+	next     *schemas.ReferralState
+}
+
+func newReferralJudge(l *lane) judge {
+	registry := l.s.p.deps.Registry
+	j := &referralJudge{
+		decoder: schemas.NewDecoder[schemas.Referral](registry, schemas.ReferralSchema),
+		state: newStateTable(schemas.StateTopic(l.kind.name), l.partition, l.codecs.state,
+			schemas.NewDecoder[schemas.ReferralState](registry, schemas.ReferralStateSchema)),
+	}
+	j.referred = func(participantID string) *schemas.ReferralState { return j.state.get(j.keyOf(participantID)) }
+	l.state = j.state
+	return j
+}
+
+// keyOf is the state's key: the tenant and the participant's id, folded, because ids compare case-insensitively.
+func (j *referralJudge) keyOf(participantID string) []byte {
+	j.stateKey = append(append(append(j.stateKey[:0], j.tenant...), 0), schemas.Fold(participantID)...)
+	return j.stateKey
+}
+
+func (j *referralJudge) decode(value []byte) error {
+	j.value = schemas.Referral{}
+	return j.decoder.Decode(value, &j.value)
+}
+
+func (j *referralJudge) item() any         { return &j.value }
+func (j *referralJudge) itemKind() *string { return nil }
+
+func (j *referralJudge) check() []schemas.Reason { return validation.CheckReferral(&j.value) }
+
+func (j *referralJudge) key(tenant string) []byte {
+	j.tenant = tenant
+	return []byte(tenant)
+}
+
+func (j *referralJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+	var reasons []schemas.Reason
+	j.head, j.next, reasons = validation.DecideReferral(it.env.Tenant, &j.value, it.view, j.referred)
+	j.head.Number, j.head.Version = it.number, it.version
+	if j.next != nil {
+		j.next.ItemID, j.next.Version = it.id, it.version
+	}
+	return &j.head, &j.head.Outcome, reasons
+}
+
+func (j *referralJudge) keep() {
+	if j.next != nil {
+		j.state.put(j.keyOf(j.next.ReferredID), j.next)
+	}
+}

@@ -1,0 +1,337 @@
+package processors
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/processors/reference"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// outcomeRoom is how large an outcome may become: a little less than the 4 MiB that the broker takes on the topics we write, to leave room
+// for headers and the batch's frame.
+const outcomeRoom = 4<<20 - 256<<10
+
+// lane is one owned partition of an item topic. Between the callbacks it belongs to the session's loop, in a round to one worker, and
+// before restored is set its state belongs to the take-over.
+type lane struct {
+	s          *session
+	kind       *kind
+	partition  int32
+	partitions int32 // of the item topic
+	epoch      int32 // of the item topic
+	codecs     *codecs
+	judge      judge
+	state      state       // nil where the kind has none
+	dropped    atomic.Bool // taken from us
+	restored   bool        // guarded by session.mu
+
+	// The round under way.
+	view    reference.View
+	now     time.Time   // when it judges
+	next    int64       // every record below has been judged
+	stopped bool        // next lies before the end of what was polled
+	waiting *kgo.Record // at next: its schema is not known yet
+	judged  time.Time   // timestamp of the last judged record; at first, of the assignment
+	it      item
+	out     output
+	tally   tally
+}
+
+// tally counts a round's outcomes for the metrics.
+type tally struct {
+	processed, forwarded, dead int
+	reasons                    []string // one code for each reason of the unprocessed
+	unprocessed                int
+}
+
+func newLane(s *session, k *kind, partition int32) *lane {
+	l := &lane{
+		s: s, kind: k, partition: partition,
+		partitions: s.partitions[k.name], epoch: s.p.deps.Epochs.Of(k.name), codecs: s.codecs[k.name],
+		judged: time.Now(),
+	}
+	l.judge = k.newJudge(l)
+	return l
+}
+
+func (l *lane) place() place { return place{l.kind.name, l.partition} }
+
+func (l *lane) asMap() map[string][]int32 {
+	return map[string][]int32{l.kind.name: {l.partition}}
+}
+
+// clearState forgets a half restored state.
+func (l *lane) clearState() { l.judge = l.kind.newJudge(l) }
+
+// drop forgets the round; keep makes it part of the state.
+func (l *lane) drop() {
+	if l.state != nil {
+		l.state.drop()
+	}
+	l.tally = tally{reasons: l.tally.reasons[:0]}
+	l.out.reset()
+}
+
+func (l *lane) keep() {
+	if l.state != nil {
+		l.state.keep()
+	}
+	l.s.p.metrics.judged(l)
+	l.drop()
+}
+
+// judgeAll judges records in order, up to the first whose schema is not known yet, and adds what the state became.
+func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Time) error {
+	l.view, l.now, l.stopped = view, now, false
+	for _, rec := range records {
+		l.next = rec.Offset
+		if !rec.Attrs.IsControl() {
+			if err := l.judgeOne(rec); err != nil {
+				l.stopped, l.waiting = true, rec
+				break
+			}
+		}
+		l.next = rec.Offset + 1
+		l.judged = rec.Timestamp
+	}
+	if l.state != nil {
+		return l.state.write(&l.out)
+	}
+	return nil
+}
+
+// judgeOne gives a record its outcome, or its dead letter, or passes it on. The only error is schemas.ErrSchemaPending.
+func (l *lane) judgeOne(rec *kgo.Record) error {
+	env, err := schemas.ParseEnvelope(rec.Headers)
+	switch {
+	case errors.Is(err, schemas.ErrTenantMissing):
+		l.deadLetter(rec, nil, schemas.CodeTenantMissing, "the record has no usable tenant header")
+		return nil
+	case err != nil:
+		l.deadLetter(rec, &env.Tenant, schemas.CodeBadHeader, err.Error())
+		return nil
+	case rec.Value == nil:
+		l.deadLetter(rec, &env.Tenant, schemas.CodeUndecodable, "the record has no value")
+		return nil
+	}
+	var bad *schemas.BadRecordError
+	switch err := l.decode(rec); {
+	case errors.Is(err, schemas.ErrSchemaPending):
+		return err
+	case errors.As(err, &bad):
+		l.deadLetter(rec, &env.Tenant, bad.Code, bad.Message)
+		return nil
+	case err != nil:
+		l.deadLetter(rec, &env.Tenant, schemas.CodeUndecodable, err.Error())
+		return nil
+	}
+	l.it = item{
+		env:     env,
+		id:      l.identity(rec, &env),
+		version: schemas.Version(l.epoch, rec.Offset),
+		number:  schemas.Number(l.partition, rec.Offset, l.partitions),
+		view:    l.view,
+	}
+	if reasons := l.decide(rec); len(reasons) > 0 {
+		l.unprocessed(rec, reasons)
+	}
+	return nil
+}
+
+// decode reads the item; a panic of the codec is an unreadable record.
+func (l *lane) decode(rec *kgo.Record) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.report(rec, p)
+			err = &schemas.BadRecordError{Code: schemas.CodeInternalError, Message: "the record could not be read because of a fault in the reader"}
+		}
+	}()
+	return l.judge.decode(rec.Value)
+}
+
+// identity of an item: by its place in its batch, or for a bare record by where the producer put it.
+func (l *lane) identity(rec *kgo.Record, env *schemas.Envelope) string {
+	switch {
+	case env.Batch != "":
+		return schemas.ItemID(env.Tenant, env.Batch, env.Index)
+	case env.Origin != nil:
+		return schemas.BareItemID(rec.Topic, l.epoch, env.Origin.Partition, env.Origin.Offset)
+	default:
+		return schemas.BareItemID(rec.Topic, l.epoch, rec.Partition, rec.Offset)
+	}
+}
+
+// decide judges the decoded item and writes its processed outcome, or forwards it, or returns why it is unprocessed. A panic is a fault of
+// ours that costs one item, not the partition: the outcome internal_error, which can be replayed.
+func (l *lane) decide(rec *kgo.Record) (reasons []schemas.Reason) {
+	mark, before := l.out.mark(), l.tally
+	defer func() {
+		if p := recover(); p != nil {
+			l.out.back(mark)
+			l.tally = before
+			l.report(rec, p)
+			reasons = []schemas.Reason{{Code: schemas.CodeInternalError, Message: "The item could not be judged because of an internal fault."}}
+		}
+	}()
+	if reasons := l.judge.check(); len(reasons) > 0 {
+		return reasons
+	}
+	if right := l.rightPartition(); right != rec.Partition {
+		l.forward(rec, right)
+		return nil
+	}
+	head, outcome, reasons := l.judge.decide(&l.it)
+	if len(reasons) > 0 {
+		return reasons
+	}
+	*outcome = l.outcome(rec)
+	value, err := l.out.encodeOutcome(l.codecs.processed, head, rec.Value, l.judge.item())
+	if err != nil {
+		panic(fmt.Errorf("encode outcome: %w", err))
+	}
+	if len(value) > outcomeRoom {
+		l.out.back(mark)
+		return []schemas.Reason{{Code: schemas.CodeOutOfRange, Message: fmt.Sprintf("The item's outcome would have %d bytes; at most %d fit.", len(value), outcomeRoom)}}
+	}
+	l.add(rec, schemas.ProcessedTopic(l.kind.name), value)
+	l.judge.keep()
+	l.tally.processed++
+	return nil
+}
+
+// rightPartition is where the item must be judged, whatever partitioner its producer used.
+func (l *lane) rightPartition() int32 {
+	key := l.judge.key(l.it.env.Tenant)
+	if key == nil {
+		return l.partition
+	}
+	return schemas.Partition(key, l.partitions)
+}
+
+// forward passes a misplaced record on to the partition of its key, unchanged but for a header that says where it came from, and with it
+// its identity.
+func (l *lane) forward(rec *kgo.Record, partition int32) {
+	headers := rec.Headers[:len(rec.Headers):len(rec.Headers)]
+	if l.it.env.Origin == nil {
+		origin := fmt.Appendf(nil, "%d/%d", rec.Partition, rec.Offset)
+		headers = append(headers, kgo.RecordHeader{Key: schemas.HeaderOrigin, Value: origin})
+	}
+	l.out.add(kgo.Record{Topic: rec.Topic, Partition: partition, Key: rec.Key, Value: rec.Value, Headers: headers})
+	l.tally.forwarded++
+}
+
+// outcome is what every outcome of the item begins with.
+func (l *lane) outcome(rec *kgo.Record) schemas.Outcome {
+	o := schemas.Outcome{
+		Tenant:          l.it.env.Tenant,
+		ID:              l.it.id,
+		Index:           l.it.env.Index,
+		Attempt:         l.it.env.Attempt,
+		Ref:             l.it.env.Ref,
+		SourceTopic:     rec.Topic,
+		SourceEpoch:     l.epoch,
+		SourcePartition: rec.Partition,
+		SourceOffset:    rec.Offset,
+		AcceptedAt:      rec.Timestamp.UTC(),
+		JudgedAt:        l.now,
+	}
+	if l.it.env.Batch != "" {
+		o.Batch = &l.it.env.Batch
+	}
+	return o
+}
+
+// unprocessed writes the item's outcome with every reason and its bytes as they came. Where that is more than fits, as many reasons as do
+// are kept and the last says how many there were.
+func (l *lane) unprocessed(rec *kgo.Record, reasons []schemas.Reason) {
+	outcome := schemas.Unprocessed{
+		Outcome:  l.outcome(rec),
+		Kind:     l.kind.name,
+		ItemKind: l.judge.itemKind(),
+		Reasons:  reasons,
+		Format:   schemas.FormatAvro,
+		Original: rec.Value,
+	}
+	for {
+		mark := l.out.mark()
+		value, err := l.out.encode(l.codecs.unprocessed, &outcome)
+		if err != nil {
+			// Every field is ours or text that was decoded before: this cannot depend on the item.
+			panic(fmt.Errorf("encode unprocessed outcome: %w", err))
+		}
+		if len(value) <= outcomeRoom {
+			l.add(rec, schemas.UnprocessedTopic(l.kind.name), value)
+			break
+		}
+		l.out.back(mark)
+		fewer := append([]schemas.Reason(nil), outcome.Reasons[:len(outcome.Reasons)/2]...)
+		outcome.Reasons = append(fewer, schemas.Reason{Code: reasons[0].Code, Message: fmt.Sprintf("%d reasons in all; the others did not fit.", len(reasons))})
+	}
+	l.tally.unprocessed++
+	for _, r := range outcome.Reasons {
+		l.tally.reasons = append(l.tally.reasons, r.Code)
+	}
+}
+
+// add writes an outcome to the partition that the batch's caller reads; for a bare record to the source's own.
+func (l *lane) add(rec *kgo.Record, topic string, value []byte) {
+	partition := l.it.env.Reply
+	if partition < 0 {
+		partition = rec.Partition
+	}
+	l.out.add(kgo.Record{
+		Topic:     topic,
+		Partition: partition % l.s.partitions[topic],
+		Value:     value,
+		Headers:   l.out.envelope(rec.Headers),
+	})
+}
+
+// deadLetter keeps a record that cannot be read as an item: whole, with its source position.
+func (l *lane) deadLetter(rec *kgo.Record, tenant *string, code, message string) {
+	letter := schemas.DeadLetter{
+		Tenant:     tenant,
+		Topic:      rec.Topic,
+		Epoch:      l.epoch,
+		Partition:  rec.Partition,
+		Offset:     rec.Offset,
+		Headers:    make([]schemas.Header, len(rec.Headers)),
+		Reason:     schemas.Reason{Code: code, Message: message},
+		RecordedAt: rec.Timestamp.UTC(),
+		At:         l.now,
+	}
+	if rec.Key != nil {
+		letter.Key = &rec.Key
+	}
+	if rec.Value != nil {
+		letter.Value = &rec.Value
+	}
+	for i, h := range rec.Headers {
+		letter.Headers[i] = schemas.Header{Key: h.Key, Value: h.Value}
+	}
+	value, err := l.out.encode(l.s.dead, &letter)
+	if err != nil {
+		panic(fmt.Errorf("encode dead letter: %w", err))
+	}
+	l.out.add(kgo.Record{
+		Topic:     schemas.DeadLetters,
+		Partition: rec.Partition % l.s.partitions[schemas.DeadLetters],
+		Value:     value,
+	})
+	l.tally.dead++
+	l.tally.reasons = append(l.tally.reasons, code)
+}
+
+// report logs a panic, which is a fault of ours whatever the item was.
+func (l *lane) report(rec *kgo.Record, panicked any) {
+	l.s.p.metrics.panics.Inc()
+	l.s.log.Error("panic while judging", "topic", rec.Topic, "partition", strconv.Itoa(int(rec.Partition)), "offset", rec.Offset,
+		"panic", panicked, "stack", string(debug.Stack()))
+}

@@ -1,0 +1,126 @@
+package processors
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Values of the take-over gauge.
+const (
+	takeoverDone      = 0
+	takeoverRestoring = 1
+)
+
+type metrics struct {
+	rounds       *prometheus.CounterVec
+	roundRecords prometheus.Histogram
+	commitTime   prometheus.Histogram
+	processed    *prometheus.CounterVec
+	unprocessed  *prometheus.CounterVec
+	reasons      *prometheus.CounterVec
+	forwarded    *prometheus.CounterVec
+	dead         *prometheus.CounterVec
+	retries      *prometheus.CounterVec
+	restarts     prometheus.Counter
+	panics       prometheus.Counter
+	takeover     *prometheus.GaugeVec
+	takeoverTime prometheus.Histogram
+	waiting      *prometheus.GaugeVec
+	stateKeys    *prometheus.GaugeVec
+	lagRecords   *prometheus.GaugeVec
+	lagSeconds   *prometheus.GaugeVec
+}
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	const prefix = "counterfoil_process_"
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
+		registerer.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, labels)
+		registerer.MustRegister(g)
+		return g
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets})
+		registerer.MustRegister(h)
+		return h
+	}
+	return &metrics{
+		rounds:       counter("rounds_total", "Rounds by how they ended: committed, aborted (a partition was taken away), unknown (the session was started afresh).", "end"),
+		roundRecords: histogram("round_records", "Records judged in a committed round.", prometheus.ExponentialBuckets(1, 4, 8)),
+		commitTime:   histogram("commit_seconds", "Time from handing over a round's records to the answer of the commit.", prometheus.ExponentialBuckets(0.001, 2, 14)),
+		processed:    counter("processed_total", "Processed outcomes.", "kind"),
+		unprocessed:  counter("unprocessed_total", "Unprocessed outcomes.", "kind"),
+		reasons:      counter("reasons_total", "Reasons of unprocessed outcomes and dead letters, by code.", "kind", "code"),
+		forwarded:    counter("forwarded_total", "Misplaced records passed on to the partition of their key.", "kind"),
+		dead:         counter("dead_letters_total", "Records that could not be read as items.", "kind"),
+		retries:      counter("retries_total", "Repeated attempts, by what was tried.", "what"),
+		restarts:     counter("restarts_total", "Sessions given up and started afresh from what is committed.").WithLabelValues(),
+		panics:       counter("panics_total", "Panics while judging; each is an internal_error outcome.").WithLabelValues(),
+		takeover:     gauge("takeover", "State of an owned partition: 1 while its state is restored, 0 when it is judged.", "topic", "partition"),
+		takeoverTime: histogram("takeover_seconds", "Time from the assignment of partitions until their state was restored.", prometheus.ExponentialBuckets(0.005, 2, 14)),
+		waiting:      gauge("schema_waiting", "1 while a partition waits for the registry's answer about a schema.", "topic", "partition"),
+		stateKeys:    gauge("state_keys", "Keys in the state of an owned partition.", "topic", "partition"),
+		lagRecords:   gauge("lag_records", "Offsets (markers count) between the last judged record of an owned partition and its end.", "topic", "partition"),
+		lagSeconds:   gauge("lag_seconds", "Age of the last judged record of an owned partition that has more to judge; 0 where it has not.", "topic", "partition"),
+	}
+}
+
+func (m *metrics) committed(took time.Duration) { m.commitTime.Observe(took.Seconds()) }
+
+// judged counts the outcomes of a partition's committed round.
+func (m *metrics) judged(l *lane) {
+	name := l.kind.name
+	m.processed.WithLabelValues(name).Add(float64(l.tally.processed))
+	m.unprocessed.WithLabelValues(name).Add(float64(l.tally.unprocessed))
+	m.forwarded.WithLabelValues(name).Add(float64(l.tally.forwarded))
+	m.dead.WithLabelValues(name).Add(float64(l.tally.dead))
+	for _, code := range l.tally.reasons {
+		m.reasons.WithLabelValues(name, code).Inc()
+	}
+	if l.state != nil {
+		m.stateKeys.WithLabelValues(name, strconv.Itoa(int(l.partition))).Set(float64(l.state.size()))
+	}
+}
+
+func (m *metrics) setTakeover(topic string, partition int32, state float64) {
+	m.takeover.WithLabelValues(topic, strconv.Itoa(int(partition))).Set(state)
+}
+
+func (m *metrics) setWaiting(at place, waiting bool) {
+	value := 0.0
+	if waiting {
+		value = 1
+	}
+	m.waiting.WithLabelValues(at.topic, strconv.Itoa(int(at.partition))).Set(value)
+}
+
+// setLag takes the distance to the end in offsets and the age of the last judged record.
+func (m *metrics) setLag(at place, offsets int64, age time.Duration) {
+	number := strconv.Itoa(int(at.partition))
+	if offsets <= 0 {
+		offsets, age = 0, 0
+	}
+	m.lagRecords.WithLabelValues(at.topic, number).Set(float64(offsets))
+	m.lagSeconds.WithLabelValues(at.topic, number).Set(age.Seconds())
+}
+
+// dropPartition removes what is known of a partition that is no longer owned.
+func (m *metrics) dropPartition(topic string, partition int32) {
+	number := strconv.Itoa(int(partition))
+	for _, g := range []*prometheus.GaugeVec{m.takeover, m.waiting, m.stateKeys, m.lagRecords, m.lagSeconds} {
+		g.DeleteLabelValues(topic, number)
+	}
+}
+
+// forget removes what is known of all partitions.
+func (m *metrics) forget() {
+	for _, g := range []*prometheus.GaugeVec{m.takeover, m.waiting, m.stateKeys, m.lagRecords, m.lagSeconds} {
+		g.Reset()
+	}
+}

@@ -1,0 +1,212 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/processors/reference"
+)
+
+// round judges what one poll returned and commits it whole.
+type round struct {
+	s     *session
+	work  []portion
+	count int // records that are not markers
+}
+
+// portion is what was polled of one partition.
+type portion struct {
+	lane    *lane
+	records []*kgo.Record
+}
+
+func newRound(s *session) *round { return &round{s: s} }
+
+// run: sort → barrier → decide → produce → commit → keep. An error means that the session must be given up.
+func (r *round) run(fetches kgo.Fetches) error {
+	if !r.sort(fetches) {
+		return r.s.abort()
+	}
+	if r.count == 0 {
+		// Markers only: the position moves with the next commit, or when there is nothing else to do.
+		r.s.moved = true
+		return nil
+	}
+	if err := r.awaitReferences(); err != nil {
+		return r.s.abort()
+	}
+	begun := time.Now()
+	if err := r.decide(); err != nil {
+		return err
+	}
+	r.adapt(time.Since(begun))
+	if err := r.produce(); err != nil {
+		return err
+	}
+	stops := r.stops()
+	committed, err := r.s.end(stops)
+	if err != nil || !committed {
+		return err
+	}
+	r.s.p.metrics.rounds.WithLabelValues("committed").Inc()
+	r.s.p.metrics.roundRecords.Observe(float64(r.count))
+	for _, w := range r.work {
+		w.lane.keep()
+	}
+	r.s.rewind(stops)
+	return nil
+}
+
+// sort assigns what was polled to its lanes; false where some of it is no longer ours.
+func (r *round) sort(fetches kgo.Fetches) bool {
+	clear(r.work)
+	r.work, r.count = r.work[:0], 0
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	ours := true
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) == 0 {
+			return
+		}
+		l := r.s.lanes[place{p.Topic, p.Partition}]
+		if l == nil || !l.restored || l.waiting != nil {
+			ours = false
+			return
+		}
+		for _, rec := range p.Records {
+			if !rec.Attrs.IsControl() {
+				r.count++
+			}
+		}
+		for i := range r.work {
+			if r.work[i].lane == l {
+				r.work[i].records = slices.Concat(r.work[i].records, p.Records)
+				return
+			}
+		}
+		r.work = append(r.work, portion{l, p.Records})
+	})
+	return ours && !r.s.revoked
+}
+
+// awaitReferences is the barrier: the round was polled before, so every reference record that was acknowledged before one of its items was
+// sent is in the tables when it returns nil. It gives way, with an error, to a rebalance.
+func (r *round) awaitReferences() error {
+	var used []*kind
+	for _, k := range r.s.p.kinds {
+		for _, w := range r.work {
+			if w.lane.kind == k {
+				used = append(used, k)
+				break
+			}
+		}
+	}
+	topics := referencesOf(used)
+	if len(topics) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(r.s.work)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-r.s.rebalance:
+			cancel()
+		case <-done:
+		}
+	}()
+	return r.s.p.tables.WaitFor(ctx, topics)
+}
+
+// decide judges the partitions side by side, on their overlays.
+func (r *round) decide() error {
+	var view reference.View
+	if r.s.p.tables != nil {
+		view = r.s.p.tables.Hold()
+		defer view.Release()
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	workers := min(runtime.GOMAXPROCS(0), len(r.work), 1+r.count/64)
+	if workers == 1 {
+		for _, w := range r.work {
+			if err := w.lane.judgeAll(w.records, view, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var next atomic.Int32
+	errs := make([]error, len(r.work))
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(r.work) {
+					return
+				}
+				errs[i] = r.work[i].lane.judgeAll(r.work[i].records, view, now)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// adapt keeps the time of a round near RoundTime.
+func (r *round) adapt(took time.Duration) {
+	limit, most := r.s.p.cfg.RoundTime, r.s.p.cfg.RoundRecords
+	switch {
+	case took > limit:
+		r.s.limit = max(1, min(r.s.limit, r.count)/2)
+	case took < limit/2:
+		r.s.limit = min(most, r.s.limit+r.s.limit/4+1)
+	}
+}
+
+// produce opens the transaction and writes everything that the round made. A record that could not be written ends the session: franz-go
+// would commit the others.
+func (r *round) produce() error {
+	if err := r.s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	var once sync.Once
+	var failed error
+	promise := func(rec *kgo.Record, err error) {
+		if err != nil {
+			once.Do(func() { failed = fmt.Errorf("write to %s partition %d: %w", rec.Topic, rec.Partition, err) })
+		}
+	}
+	for _, w := range r.work {
+		for i := range w.lane.out.records {
+			r.s.gts.Produce(r.s.work, &w.lane.out.records[i], promise)
+		}
+	}
+	if err := r.s.cl.Flush(r.s.work); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return failed
+}
+
+// stops are the positions of the partitions that wait at a record.
+func (r *round) stops() map[place]int64 {
+	var stops map[place]int64
+	for _, w := range r.work {
+		if w.lane.stopped {
+			if stops == nil {
+				stops = map[place]int64{}
+			}
+			stops[w.lane.place()] = w.lane.next
+		}
+	}
+	return stops
+}

@@ -1,0 +1,504 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/processors/reference"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// How long a poll waits at most: without records it is the time after which a move over markers is committed, and while a partition
+// waits for a schema it is how often the registry's cache is asked.
+const (
+	idlePoll    = time.Second
+	waitingPoll = 20 * time.Millisecond
+	lagInterval = 5 * time.Second
+)
+
+// place is a partition of an item topic.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// session is the life of one client: it joins the group, owns partitions, and judges what it polls. After anything but a clean end it is
+// thrown away with everything it knows.
+type session struct {
+	p     *Processor
+	log   *slog.Logger
+	gts   *kgo.GroupTransactSession
+	cl    *kgo.Client
+	work  context.Context    // ends when the drain time is over, or with the session
+	stop  context.CancelFunc // ends work
+	tasks sync.WaitGroup     // take-overs
+	next  time.Time          // when the lag is measured again
+
+	partitions map[string]int32 // topic → number of partitions, of every topic that is written
+	codecs     map[string]*codecs
+	dead       *schemas.Encoder // of dead letters
+	limit      int              // records of the next round
+	round      *round
+	moved      bool          // positions moved over markers only since the last commit
+	rebalance  chan struct{} // a rebalance wants to begin and waits for the round to end
+
+	mu      sync.Mutex // held briefly; the group's callbacks take it
+	joined  bool
+	lanes   map[place]*lane
+	adopted []*lane // assigned, not taken over yet
+	revoked bool    // a partition was taken from us since the last end: the transaction session refuses to commit
+	wake    func()  // ends the poll under way
+	failure error   // of a take-over
+}
+
+// consumerOptions read only what is committed, keep transaction markers, so that positions and commits move over them, and never jump:
+// a missing or out-of-range position is an error.
+func consumerOptions() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		// A fetch that is under way does not know of a partition that was just resumed: this bounds how long that partition waits.
+		kgo.FetchMaxWait(250 * time.Millisecond),
+	}
+}
+
+// openSession connects and prepares everything but the membership, which the client takes up by itself. The session lasts as long as work.
+func openSession(ctx, work context.Context, p *Processor) (*session, error) {
+	s := &session{
+		p: p, log: p.log, limit: p.cfg.RoundRecords,
+		partitions: map[string]int32{}, codecs: map[string]*codecs{},
+		rebalance: make(chan struct{}, 1), lanes: map[place]*lane{}, wake: func() {},
+	}
+	s.round = newRound(s)
+	s.work, s.stop = context.WithCancel(work)
+	if err := s.prepare(ctx); err != nil {
+		s.stop()
+		return nil, err
+	}
+	opts := slices.Concat(p.deps.Kafka, consumerOptions(), []kgo.Opt{
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtCommitted()),
+		kgo.ConsumerGroup(Group(p.name)),
+		kgo.ConsumeTopics(Topics(p.name)...),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(p.cfg.SessionTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, p.cfg.SessionTimeout/4)),
+		kgo.RebalanceTimeout(max(p.cfg.SessionTimeout, 30*time.Second)),
+		// A rebalance waits for the round under way, which so gets committed instead of being read again; it is told of it, so that a round
+		// that waits for something else gives way.
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsCallbackBlocked(s.onBlocked),
+		kgo.OnPartitionsAssigned(s.onAssigned),
+		kgo.OnPartitionsRevoked(s.onRevoked),
+		kgo.OnPartitionsLost(s.onRevoked),
+		kgo.TransactionalID("process-" + p.name + "-" + p.instance),
+		kgo.TransactionTimeout(p.cfg.TransactionTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchMaxBytesFn(maxBatchBytes),
+		kgo.MaxBufferedRecords(4 * p.cfg.RoundRecords),
+	})
+	if p.cfg.Instance != "" {
+		opts = append(opts, kgo.InstanceID(p.cfg.Instance))
+	}
+	var err error
+	if s.gts, err = kgo.NewGroupTransactSession(opts...); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	s.cl = s.gts.Client()
+	// Taking the producer id ends the transaction that a predecessor of the same id left open, so that its fate is known before our group
+	// reads the committed positions.
+	if _, _, err := s.cl.ProducerID(ctx); err != nil {
+		s.close()
+		return nil, fmt.Errorf("take over the transactional id: %w", err)
+	}
+	return s, nil
+}
+
+// prepare looks up schema ids and partition counts.
+func (s *session) prepare(ctx context.Context) error {
+	cl, err := kgo.NewClient(s.p.deps.Kafka...)
+	if err != nil {
+		return fmt.Errorf("kafka client: %w", err)
+	}
+	defer cl.Close()
+	written := []string{schemas.DeadLetters}
+	for _, k := range s.p.kinds {
+		c, err := k.encoders(ctx, s.p.deps.Registry)
+		if err != nil {
+			return err
+		}
+		s.codecs[k.name] = c
+		written = append(written, k.name, schemas.ProcessedTopic(k.name), schemas.UnprocessedTopic(k.name))
+		if k.stateful {
+			written = append(written, schemas.StateTopic(k.name))
+		}
+	}
+	if s.dead, err = s.p.deps.Registry.Encoder(ctx, schemas.DeadLetters); err != nil {
+		return err
+	}
+	details, err := kadm.NewClient(cl).ListTopics(ctx, written...)
+	if err != nil {
+		return fmt.Errorf("read topics: %w", err)
+	}
+	for _, topic := range written {
+		d := details[topic]
+		if d.Err != nil || len(d.Partitions) == 0 {
+			return fmt.Errorf("topic %s is not there (run counterfoil migrate): %w", topic, d.Err)
+		}
+		s.partitions[topic] = int32(len(d.Partitions))
+	}
+	for _, k := range s.p.kinds {
+		if k.stateful && s.partitions[k.name] != s.partitions[schemas.StateTopic(k.name)] {
+			return &stateError{fmt.Errorf("%s has %d partitions and its changelog %d: counts must be equal and never change",
+				k.name, s.partitions[k.name], s.partitions[schemas.StateTopic(k.name)])}
+		}
+	}
+	return nil
+}
+
+// maxBatchBytes is what the broker takes in one batch of a topic.
+func maxBatchBytes(topic string) int32 {
+	if t, ok := schemas.TopicNamed(topic); ok {
+		if n, err := strconv.ParseInt(t.Config["max.message.bytes"], 10, 32); err == nil {
+			return int32(n)
+		}
+	}
+	return 1_000_012 // Kafka's default
+}
+
+// close leaves the group, unless the member is static, and gives everything up.
+func (s *session) close() {
+	s.stop()
+	s.tasks.Wait()
+	if s.gts != nil {
+		// A broker that does not answer must not hold up the way out; the group forgets us after the session timeout.
+		bound, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		s.gts.AllowRebalance()
+		_ = s.cl.LeaveGroupContext(bound)
+		s.gts.CloseAllowingRebalance()
+	}
+	s.p.metrics.forget()
+}
+
+// ready is nil when the group is joined and every owned partition is restored.
+func (s *session) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.joined {
+		return errors.New("has not joined its group yet")
+	}
+	for at, l := range s.lanes {
+		if !l.restored {
+			return fmt.Errorf("state of %s partition %d is being restored", at.topic, at.partition)
+		}
+	}
+	return nil
+}
+
+// onBlocked notes that a rebalance waits for the round.
+func (s *session) onBlocked(context.Context, *kgo.Client) {
+	select {
+	case s.rebalance <- struct{}{}:
+	default:
+	}
+}
+
+// onAssigned notes new partitions; those with state are paused before their first fetch. The rest happens in the loop and beside it.
+func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[string][]int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joined = true
+	for topic, partitions := range assigned {
+		k := kindNamed(s.p.kinds, topic)
+		for _, partition := range partitions {
+			l := newLane(s, k, partition)
+			s.lanes[place{topic, partition}] = l
+			s.adopted = append(s.adopted, l)
+			s.p.metrics.setTakeover(topic, partition, takeoverRestoring)
+		}
+		if k.stateful {
+			cl.PauseFetchPartitions(map[string][]int32{topic: partitions})
+		}
+	}
+	s.wake()
+}
+
+// onRevoked forgets partitions, and with them their state. Nothing that was polled before may be committed.
+func (s *session) onRevoked(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, partitions := range revoked {
+		for _, partition := range partitions {
+			at := place{topic, partition}
+			if l := s.lanes[at]; l != nil {
+				l.dropped.Store(true)
+				delete(s.lanes, at)
+			}
+			s.p.metrics.dropPartition(topic, partition)
+			s.revoked = true
+		}
+	}
+	s.wake()
+}
+
+// run polls and judges until ctx is done (nil) or the session cannot go on.
+func (s *session) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := s.settleRevocation(); err != nil {
+			return err
+		}
+		s.takeOverAdopted()
+		s.resumeWaiting()
+		fetches, err := s.poll(ctx)
+		if err != nil {
+			return err
+		}
+		if fetches.NumRecords() == 0 {
+			err = s.commitIdle()
+		} else {
+			err = s.round.run(fetches)
+		}
+		if err != nil {
+			return err
+		}
+		s.gts.AllowRebalance()
+		s.measureLag()
+	}
+	return nil
+}
+
+// poll returns at once when there are records, else when there is other work or after a while.
+func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
+	wait, cancel := context.WithTimeout(ctx, s.pollTime())
+	defer cancel()
+	s.mu.Lock()
+	s.wake = cancel
+	pending := len(s.adopted) > 0 || s.revoked
+	failure := s.failure
+	s.mu.Unlock()
+	if failure != nil {
+		return nil, failure
+	}
+	if pending {
+		return nil, nil
+	}
+	select {
+	case <-s.rebalance: // was let through
+	default:
+	}
+	fetches := s.gts.PollRecords(wait, s.limit)
+	for _, e := range fetches.Errors() {
+		if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) {
+			continue
+		}
+		return nil, fmt.Errorf("poll %s partition %d: %w", e.Topic, e.Partition, e.Err)
+	}
+	return fetches, nil
+}
+
+func (s *session) pollTime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if l.waiting != nil {
+			return waitingPoll
+		}
+	}
+	return idlePoll
+}
+
+// isNoCommit recognises franz-go's error for a partition without a committed position, which it does not export.
+func isNoCommit(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "no prior committed offset")
+}
+
+// settleRevocation clears the transaction session's refusal to commit: nothing has been sent, so what was polled is read again from the
+// commit.
+func (s *session) settleRevocation() error {
+	s.mu.Lock()
+	revoked := s.revoked
+	s.mu.Unlock()
+	if !revoked {
+		return nil
+	}
+	return s.abort()
+}
+
+// abort ends a round in which a partition was taken from us. No commit was sent; after a clean answer only the overlay is dropped, and
+// everything polled is read again from the commit. A revocation that comes in while the abort is under way is settled by the next one.
+func (s *session) abort() error {
+	s.mu.Lock()
+	s.revoked = false
+	s.mu.Unlock()
+	if _, err := s.gts.End(s.work, kgo.TryAbort); err != nil {
+		return fmt.Errorf("abort: %w", err)
+	}
+	s.p.metrics.rounds.WithLabelValues("aborted").Inc()
+	s.moved = false
+	s.mu.Lock()
+	lanes := slices.Collect(maps.Values(s.lanes))
+	s.mu.Unlock()
+	for _, l := range lanes {
+		l.drop()
+		s.release(l)
+	}
+	return nil
+}
+
+// resumeWaiting lets a partition go on whose schema the registry has answered for.
+func (s *session) resumeWaiting() {
+	s.mu.Lock()
+	lanes := slices.Collect(maps.Values(s.lanes))
+	s.mu.Unlock()
+	for _, l := range lanes {
+		if l.waiting != nil && !errors.Is(l.judge.decode(l.waiting.Value), schemas.ErrSchemaPending) {
+			s.release(l)
+		}
+	}
+}
+
+// release fetches a partition again that waited for a schema.
+func (s *session) release(l *lane) {
+	if l.waiting != nil {
+		l.waiting = nil
+		s.p.metrics.setWaiting(l.place(), false)
+		s.cl.ResumeFetchPartitions(l.asMap())
+	}
+}
+
+// rewind goes back to the records at which partitions wait for a schema, and pauses them. What is committed is already so; franz-go
+// believes that it is what was polled.
+func (s *session) rewind(stops map[place]int64) {
+	if len(stops) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	back := map[string]map[int32]kgo.EpochOffset{}
+	for at, position := range stops {
+		if s.lanes[at] == nil {
+			continue
+		}
+		if back[at.topic] == nil {
+			back[at.topic] = map[int32]kgo.EpochOffset{}
+		}
+		back[at.topic][at.partition] = kgo.EpochOffset{Epoch: -1, Offset: position}
+		s.cl.PauseFetchPartitions(s.lanes[at].asMap())
+		s.p.metrics.setWaiting(at, true)
+		s.log.Info("partition waits for the registry to answer about a schema", "topic", at.topic, "partition", at.partition, "offset", position)
+	}
+	s.cl.SetOffsets(back)
+}
+
+// commitIdle commits a move over markers once there is nothing else to do, so that the group's lag ends at zero.
+func (s *session) commitIdle() error {
+	if !s.moved {
+		return nil
+	}
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	_, err := s.end(nil)
+	return err
+}
+
+// end commits a round, of which positions are those partitions that did not judge all that was polled of them.
+//
+// Only (true, nil) is a commit. After anything else nobody here knows what the broker did with it (an answer of "aborted" has been seen
+// after a commit that was applied), so the session is given up: a fresh client of the same transactional id learns it from the committed
+// positions. The exception is a round in which a partition was taken from us: it is not committed (false, nil), see abort.
+func (s *session) end(positions map[place]int64) (committed bool, err error) {
+	s.mu.Lock()
+	revoked := s.revoked
+	s.mu.Unlock()
+	if revoked {
+		return false, s.abort()
+	}
+	begun := time.Now()
+	ctx := kgo.PreTxnCommitFnContext(s.work, func(req *kmsg.TxnOffsetCommitRequest) error {
+		correct(req, positions)
+		return nil
+	})
+	committed, err = s.gts.End(ctx, kgo.TryCommit)
+	if err != nil || !committed {
+		s.p.metrics.rounds.WithLabelValues("unknown").Inc()
+		return false, &commitError{err}
+	}
+	s.p.metrics.committed(time.Since(begun))
+	s.moved = false
+	return true, nil
+}
+
+// commitError says that it is not known whether a round was committed.
+type commitError struct{ cause error }
+
+func (e *commitError) Error() string {
+	if e.cause == nil {
+		return "commit was refused; what the broker made of it is read from the committed positions"
+	}
+	return fmt.Sprintf("commit failed; what the broker made of it is read from the committed positions: %v", e.cause)
+}
+
+func (e *commitError) Unwrap() error { return e.cause }
+
+// correct sets the positions to commit of partitions that stopped before the end of what was polled.
+func correct(req *kmsg.TxnOffsetCommitRequest, positions map[place]int64) {
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			if position, ok := positions[place{t.Topic, p.Partition}]; ok {
+				p.Offset, p.LeaderEpoch = position, -1
+			}
+		}
+	}
+}
+
+// measureLag asks now and then how far the owned partitions have grown, beside the loop.
+func (s *session) measureLag() {
+	if time.Now().Before(s.next) {
+		return
+	}
+	s.next = time.Now().Add(lagInterval)
+	positions := s.cl.CommittedOffsets()
+	judged := map[place]time.Time{}
+	ask := map[string][]int32{}
+	s.mu.Lock()
+	for at, l := range s.lanes {
+		judged[at] = l.judged
+		ask[at.topic] = append(ask[at.topic], at.partition)
+	}
+	s.mu.Unlock()
+	if len(ask) == 0 {
+		return
+	}
+	s.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(s.work, lagInterval)
+		defer cancel()
+		ends, err := reference.HighWatermarks(ctx, s.cl, ask)
+		if err != nil {
+			return // the next measurement will tell
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for at, since := range judged {
+			if position, ok := positions[at.topic][at.partition]; ok && s.lanes[at] != nil {
+				s.p.metrics.setLag(at, ends[at.topic][at.partition]-position.Offset, time.Since(since))
+			}
+		}
+	})
+}

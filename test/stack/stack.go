@@ -231,3 +231,10 @@ func (c *CH) QueryAs(user, password, sql string) (string, error) {
 	}
 	return text, nil
 }
+
+// AtEnd has f called when the tests of the process have ended, after the parts that are started later are gone.
+func AtEnd(f func()) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.ends = append(shared.ends, f)
+}

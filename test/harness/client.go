@@ -1,0 +1,195 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// Client calls the partners' APIs of one ingest copy with one key. It is safe for concurrent use once it is logged in.
+type Client struct {
+	URL   string
+	Key   Key
+	HTTP  *http.Client
+	token string // CRM.COM
+}
+
+// NewClient makes a client with connections of its own.
+func NewClient(url string, key Key) *Client {
+	return &Client{URL: url, Key: key, HTTP: &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 64,
+		},
+	}}
+}
+
+// At is the same client, with the same token, at another copy.
+func (c *Client) At(url string) *Client {
+	other := *c
+	other.URL = url
+	return &other
+}
+
+// Answer is what came back.
+type Answer struct {
+	Status int // HTTP
+	Header http.Header
+	Body   []byte
+	CRM    *CRMAnswer // of CRM.COM, where the body is one
+}
+
+// CRMAnswer is CRM.COM's envelope.
+type CRMAnswer struct {
+	Data struct {
+		Token       string
+		Processed   []CRMProcessed   `json:"processed_customer_events_set"`
+		Unprocessed []CRMUnprocessed `json:"unprocessed_customer_events_set"`
+	}
+	Status struct{ Code, Description, Message string }
+}
+
+// CRMProcessed is a row of the processed set.
+type CRMProcessed struct {
+	Ref    string `json:"request_unique_identifier"`
+	ID     string
+	Number string
+}
+
+// CRMUnprocessed is a row of the unprocessed set.
+type CRMUnprocessed struct {
+	Ref  string `json:"request_unique_identifier"`
+	Code string `json:"error_code"`
+	Text string `json:"error_description"`
+}
+
+// Verdict is what an answer says about the batch as a whole.
+type Verdict int
+
+// Verdicts. Unknown is an answer that never came, and every 5xx: the batch is there whole or not at all.
+const (
+	Unknown Verdict = iota
+	Accepted
+	Refused
+)
+
+// Verdict says whether the batch was accepted: a 2xx, and with CRM.COM, which answers 200 to refused calls, one of its codes for that.
+func (a *Answer) Verdict() Verdict {
+	switch {
+	case a == nil || a.Status >= 500:
+		return Unknown
+	case a.Status >= 300:
+		return Refused
+	case a.CRM != nil && a.CRM.Status.Code != "OK" && a.CRM.Status.Code != "PENDING":
+		return Refused
+	default:
+		return Accepted
+	}
+}
+
+// Post sends a JSON body. An error says that no whole answer came.
+func (c *Client) Post(ctx context.Context, path string, body any) (*Answer, error) {
+	text, ok := body.([]byte)
+	if !ok {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return c.do(req)
+}
+
+// Get asks for a path.
+func (c *Client) Get(ctx context.Context, path string) (*Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(req)
+}
+
+func (c *Client) do(req *http.Request) (*Answer, error) {
+	req.SetBasicAuth(c.Key.ID, c.Key.Secret)
+	res, err := c.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{Status: res.StatusCode, Header: res.Header, Body: body}, nil
+}
+
+// HelloID sends changes of ownership, each a JSON object, to the batch route.
+func (c *Client) HelloID(ctx context.Context, items any) (*Answer, error) {
+	return c.Post(ctx, "/api/v1/productownership/batch/", items)
+}
+
+// LogIn gets the token that CRM sends. The test ends when it fails.
+func (c *Client) LogIn(t testing.TB) {
+	t.Helper()
+	Eventually(t, 20*time.Second, func() string { // a new key opens within a second
+		if err := c.logIn(t.Context()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+func (c *Client) logIn(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+"/crmapi/rest/v2/authentication/web_api_key/token", bytes.NewReader([]byte("{}")))
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(c.Key.String(), "")
+	res, err := c.HTTP.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var answer CRMAnswer
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+		return fmt.Errorf("log in: HTTP %d: %w", res.StatusCode, err)
+	}
+	if answer.Status.Code != "OK" || answer.Data.Token == "" {
+		return fmt.Errorf("log in: HTTP %d: %+v", res.StatusCode, answer.Status)
+	}
+	c.token = answer.Data.Token
+	return nil
+}
+
+// CRM sends rows of a kind: the path's last part but one ("web", "purchases") and the member that holds the rows.
+func (c *Client) CRM(ctx context.Context, kind, set string, rows any) (*Answer, error) {
+	if c.token == "" {
+		return nil, errors.New("not logged in")
+	}
+	answer, err := c.Post(ctx, "/crmapi/rest/v2/customer_events/bulk/"+kind+"/create", map[string]any{"token": c.token, set: rows})
+	if err != nil {
+		return nil, err
+	}
+	var crm CRMAnswer
+	if json.Unmarshal(answer.Body, &crm) == nil && crm.Status.Code != "" {
+		answer.CRM = &crm
+	}
+	return answer, nil
+}
+
+// Web sends rows of web events.
+func (c *Client) Web(ctx context.Context, rows any) (*Answer, error) {
+	return c.CRM(ctx, "web", "web_customer_events_set", rows)
+}

@@ -1,0 +1,124 @@
+package harness
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/counterfoil/counterfoil/test/stack"
+)
+
+// Copies sets how many copies of each role run; two of each by default.
+func Copies(ingest, process, sink int) Option {
+	return func(o *options) { o.ingest, o.process, o.sink = ingest, process, sink }
+}
+
+// Supervised has copies that end by themselves started again, as a supervisor does. Without it the test fails then.
+func Supervised() Option {
+	return func(o *options) { o.supervised = true }
+}
+
+// Cluster is copies of each role, each a process of its own, against one Kafka, registry and ClickHouse.
+type Cluster struct {
+	Parts
+	Ingest  []*Copy
+	Process []*Copy
+	Sink    []*Copy
+}
+
+// Copy is one copy of a role. Its INSTANCE is its name, so that a restart within the session timeout keeps its partitions.
+type Copy struct {
+	*Process
+	URL string // HTTP API of an ingest copy; of the others /healthz, /readyz and /metrics
+}
+
+// StartCluster prepares an empty Kafka, registry and ClickHouse database with `counterfoil migrate`, 4 partitions, and starts the copies.
+// It returns when all are ready. Session, lease and transaction timeouts are 2 s.
+func StartCluster(t testing.TB, opts ...Option) *Cluster {
+	t.Helper()
+	NeedClickHouse(t)
+	NeedKafka(t)
+	o := options{ingest: 2, process: 2, sink: 2}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	var broker *stack.Broker
+	if stack.OnApache() {
+		broker = stack.ApacheKafka(t).Broker() // of its own: topics have fixed names
+	} else {
+		broker = stack.Kafka(t)
+	}
+	registry, ch := stack.Registry(t), stack.ClickHouse(t)
+	c := &Cluster{Parts: Parts{
+		t:        t,
+		Kafka:    broker.Opts(),
+		Registry: newRegistry(t, registry),
+		CH:       Warehouse{Addr: ch.Addr, HTTPAddr: ch.HTTPAddr, Database: ch.Database(t)},
+	}}
+	c.settings = append([]string{
+		"KAFKA_BROKERS=" + strings.Join(broker.Addrs, ","),
+		"SCHEMA_REGISTRY_URL=" + registry,
+		"CLICKHOUSE_ADDR=" + ch.Addr,
+		"CLICKHOUSE_DATABASE=" + c.CH.Database,
+		"TOPIC_PARTITIONS=4",
+		"TRANSACTION_TIMEOUT=2s",
+		"SESSION_TIMEOUT=2s",
+		"SINK_SESSION_TIMEOUT=2s",
+		"SINK_LEASE=2s",
+		"SINK_FLUSH_INTERVAL=300ms",
+		"TOKEN_SECRETS=a secret of the tests, not of anybody else",
+	}, o.env...)
+	run(t, c.settings, "", "migrate")
+	for i := range o.ingest {
+		c.Ingest = append(c.Ingest, c.copy(&o, "ingest", i, "HTTP_ADDR"))
+	}
+	for i := range o.process {
+		c.Process = append(c.Process, c.copy(&o, "process", i, "OPS_ADDR"))
+	}
+	for i := range o.sink {
+		c.Sink = append(c.Sink, c.copy(&o, "sink", i, "OPS_ADDR"))
+	}
+	for _, copy := range c.All() {
+		copy.Start()
+	}
+	for _, copy := range c.All() {
+		copy.WaitReady()
+	}
+	return c
+}
+
+func (c *Cluster) copy(o *options, role string, i int, addrSetting string) *Copy {
+	c.t.Helper()
+	name, addr := fmt.Sprintf("%s-%d", role, i+1), FreeAddr(c.t)
+	url := "http://" + addr
+	env := append([]string{"INSTANCE=" + name, addrSetting + "=" + addr}, c.settings...)
+	p := newProcess(c.t, name, url, env, []string{role})
+	p.restarts = o.supervised
+	return &Copy{Process: p, URL: url}
+}
+
+// AddProcess starts one more copy of the role process and waits until it is ready.
+func (c *Cluster) AddProcess() *Copy {
+	c.t.Helper()
+	copy := c.copy(&options{}, "process", len(c.Process), "OPS_ADDR")
+	c.Process = append(c.Process, copy)
+	copy.Start()
+	copy.WaitReady()
+	return copy
+}
+
+// All are the copies of all roles.
+func (c *Cluster) All() []*Copy {
+	var all []*Copy
+	for _, copies := range [][]*Copy{c.Ingest, c.Process, c.Sink} {
+		all = append(all, copies...)
+	}
+	return all
+}
+
+// Restart starts the copy again after Kill or Interrupt, and waits until it is ready.
+func (c *Copy) Restart() {
+	c.t.Helper()
+	c.Start()
+	c.WaitReady()
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// This file is what keys, send and tail share: arguments, a connection to Kafka and the registry, and reading a topic up to a position.
+
+// usageError says that a command was called wrongly; it makes the exit code 2.
+type usageError string
+
+func (e usageError) Error() string        { return string(e) }
+func (e usageError) Is(target error) bool { return target == errUsage }
+
+func badUsage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
+
+// positional returns the arguments of a command and parses the flags that stand after or between them, where package flag stops. help is
+// true where they ask for help.
+func positional(flags *flag.FlagSet, args []string) (rest []string, help bool, err error) {
+	for len(args) > 0 {
+		rest = append(rest, args[0])
+		switch err := flags.Parse(args[1:]); {
+		case errors.Is(err, flag.ErrHelp):
+			return nil, true, nil
+		case err != nil:
+			return nil, false, usageError(err.Error())
+		}
+		args = flags.Args()
+	}
+	return rest, false, nil
+}
+
+// checkTenant refuses what cannot be a tenant: it is part of record keys, before a slash.
+func checkTenant(tenant string) error {
+	switch {
+	case tenant == "":
+		return badUsage("--tenant is missing: whose data is it?")
+	case !utf8.ValidString(tenant) || strings.ContainsAny(tenant, "/\x00"):
+		return badUsage("--tenant %q is not a tenant: it must be UTF-8 without slashes", tenant)
+	}
+	return nil
+}
+
+// clientConfig is the part of the configuration that the commands need which talk to Kafka and the registry only.
+type clientConfig struct {
+	Kafka    KafkaConfig
+	Registry schemas.RegistryConfig
+}
+
+// kafkaAndRegistry reads the configuration of the two.
+func kafkaAndRegistry(app *app) (*clientConfig, *schemas.Registry, error) {
+	var cfg clientConfig
+	if err := env.ParseWithOptions(&cfg, env.Options{Environment: env.ToMap(app.environ)}); err != nil {
+		return nil, nil, fmt.Errorf("the configuration is wrong: %w\n`counterfoil config` lists all settings with their meaning", err)
+	}
+	log := slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	registry, err := schemas.NewRegistry(cfg.Registry, log)
+	return &cfg, registry, err
+}
+
+// endOffsets are the high watermarks of a topic's partitions, in the order of the partitions. They are read uncommitted: what was
+// acknowledged before is below them, even where its transaction's marker is not written yet.
+func endOffsets(ctx context.Context, adm *kadm.Client, topic string) (starts, ends []int64, err error) {
+	s, err := adm.ListStartOffsets(ctx, topic)
+	if err == nil {
+		err = topicError(topic, s.Error())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := adm.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = topicError(topic, e.Error())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for p := range int32(len(e[topic])) {
+		start, _ := s.Lookup(topic, p)
+		end, ok := e.Lookup(topic, p)
+		if !ok {
+			return nil, nil, fmt.Errorf("Kafka did not say where partition %d of topic %s ends: try again", p, topic)
+		}
+		starts, ends = append(starts, start.Offset), append(ends, end.Offset)
+	}
+	if len(ends) == 0 {
+		return nil, nil, topicError(topic, kerr.UnknownTopicOrPartition)
+	}
+	return starts, ends, nil
+}
+
+// topicError says what to do about a topic that Kafka does not have.
+func topicError(topic string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, kerr.UnknownTopicOrPartition):
+		return fmt.Errorf("ask Kafka about topic %s: %w", topic, err)
+	}
+	if _, ours := schemas.TopicNamed(topic); ours {
+		return fmt.Errorf("topic %s does not exist: run counterfoil migrate first", topic)
+	}
+	return fmt.Errorf("topic %s does not exist: ours are %s", topic, strings.Join(topicNames(nil), ", "))
+}
+
+// topicNames lists our topics, or those that keep says.
+func topicNames(keep func(schemas.Topic) bool) []string {
+	var names []string
+	for _, t := range schemas.Topics() {
+		if keep == nil || keep(t) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+// noEnd reads a partition for ever.
+const noEnd = int64(1<<63 - 1)
+
+// readRange reads a topic read committed, each partition p from from[p] until its position has passed to[p], and calls each for every
+// record below to[p]; it ends early where each returns false. Records of one partition come in order. kafka are the options of a client.
+func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
+	offsets := map[int32]kgo.Offset{}
+	for p := range from {
+		if from[p] < to[p] {
+			offsets[int32(p)] = kgo.NewOffset().At(from[p])
+		}
+	}
+	if len(offsets) == 0 {
+		return nil
+	}
+	client, err := kgo.NewClient(append(slices.Clone(kafka),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // an offset that is gone is an error that a person sees
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // else the position would never pass a transaction's marker, and no end be reached
+		kgo.FetchMaxWait(250*time.Millisecond))...)
+	if err != nil {
+		return fmt.Errorf("Kafka: %w", err)
+	}
+	defer client.Close()
+	for len(offsets) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, failed := range fetches.Errors() {
+			return fmt.Errorf("read topic %s partition %d: %w", failed.Topic, failed.Partition, failed.Err)
+		}
+		for it := fetches.RecordIter(); !it.Done(); {
+			rec := it.Next()
+			if _, open := offsets[rec.Partition]; !open {
+				continue
+			}
+			if rec.Offset >= to[rec.Partition]-1 {
+				delete(offsets, rec.Partition)
+			}
+			if rec.Offset >= to[rec.Partition] || rec.Attrs.IsControl() {
+				continue
+			}
+			if more, err := each(rec); err != nil || !more {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isTerminal reports whether w is a terminal: only there progress is drawn.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// grouped writes a number with thousands separated.
+func grouped(n int64) string {
+	text := fmt.Sprint(n)
+	var parts []string
+	for len(text) > 3 {
+		parts = append(parts, text[len(text)-3:])
+		text = text[:len(text)-3]
+	}
+	parts = append(parts, text)
+	slices.Reverse(parts)
+	return strings.Join(parts, ",")
+}

@@ -215,6 +215,9 @@ func (t *Tables) take(fetches kgo.Fetches) {
 	}
 	fetches.EachTopic(func(topic kgo.FetchTopic) {
 		tail := t.tails[topic.Topic]
+		if tail == nil {
+			return // an injected error, not a topic
+		}
 		topic.EachPartition(func(p kgo.FetchPartition) {
 			if len(tail.held) > 0 {
 				tail.held = append(tail.held, p.Records...)

@@ -1,0 +1,747 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Deps are what the sink works with.
+type Deps struct {
+	Kafka    []kgo.Opt // seeds, TLS, SASL
+	Conn     *Conn
+	Registry Writers
+	Epochs   schemas.Epochs
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+}
+
+// Sink moves records of all topics that have a table from Kafka into ClickHouse. See the package comment for the protocol.
+//
+// Its goroutines: Run polls, decodes and hands blocks over; each table has a writer (insert.go); the keeper commits and so renews the
+// lease (lease.go); each assignment has a take-over (takeover.go). Kafka's client calls the rebalance callbacks, never while Run decodes.
+type Sink struct {
+	cfg    SinkConfig
+	deps   Deps
+	log    *slog.Logger
+	conn   *Conn
+	client *kgo.Client
+	admin  *kadm.Client
+	met    *metrics
+	topics map[string]topicPlan
+	dests  []*dest
+	skew   time.Duration // how far the clocks of ClickHouse's nodes may lie apart
+	ctx    context.Context
+	stop   context.CancelCauseFunc // with the error that ends Run
+	work   sync.WaitGroup          // writers, keeper, take-overs
+
+	// commitMu makes the look at ClickHouse's clock, the commit behind it and the new lease one step. It is never waited for under mu.
+	commitMu sync.Mutex
+	wake     chan struct{} // asks the keeper for a commit
+
+	// decoding is held while records move into the block, and by the callbacks of the client, which end parts and hand the block over.
+	// It is taken before mu.
+	decoding sync.Mutex
+
+	mu       sync.Mutex
+	changed  *sync.Cond // on mu: a queue, the lease or a partition changed
+	parts    map[topicPartition]*part
+	block    *block // being filled by Run: written under decoding, replaced under mu
+	lease    lease
+	joined   bool // the group has answered once
+	draining bool
+
+	// hook lets tests stand in the middle of the protocol; nil otherwise.
+	hook func(ctx context.Context, at, table string) error
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// topicPlan is where the records of a topic go.
+type topicPlan struct {
+	epoch int32
+	dests [][]*dest // by shard; the dead letters are last
+}
+
+// part is a partition that this member owns, from its assignment to its end. A partition that comes back is another part.
+type part struct {
+	topicPartition
+	epoch int32
+	dests []*dest
+
+	// Under Sink.decoding.
+	next    int64         // offset behind the last record read
+	waiting []*kgo.Record // from the first one whose schema is not known yet
+	retryAt time.Time     // of waiting
+
+	// Under Sink.mu.
+	active    bool            // taken over: read, inserted and committed
+	gone      bool            // no longer ours: its rows are dropped, it is not committed
+	has       map[*dest]int64 // offset behind the last row that the table had at take-over; rows below it are skipped
+	done      map[*dest]int64 // offset below which the table has everything
+	committed int64
+	paused    bool // fetching is paused because a table refuses its rows
+	end       int64
+	stamp     time.Time // of the last record read
+}
+
+// flushed is the offset below which all tables of the partition have everything. Under Sink.mu.
+func (p *part) flushed() int64 {
+	low := p.done[p.dests[0]]
+	for _, d := range p.dests[1:] {
+		low = min(low, p.done[d])
+	}
+	return low
+}
+
+// block is what Run collects between two flushes: rows by table, and how far it read each partition meanwhile.
+type block struct {
+	fills map[*dest]*fill
+	next  map[*part]int64
+	rows  int
+	bytes int
+	since time.Time // of its first record
+}
+
+func newBlock() *block { return &block{fills: map[*dest]*fill{}, next: map[*part]int64{}} }
+
+// New checks the configuration and that the tables are there.
+func New(cfg SinkConfig, deps Deps) (*Sink, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Sink{
+		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
+		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, block: newBlock(), wake: make(chan struct{}, 1),
+	}
+	if deps.Conn.cfg.Cluster != "" {
+		s.skew = time.Second
+	}
+	s.changed = sync.NewCond(&s.mu)
+	byName := map[string][]*dest{} // table → dest by shard
+	destsOf := func(spec *tableSpec) ([]*dest, error) {
+		if byName[spec.name] == nil {
+			for shard := range deps.Conn.shards {
+				d, err := newDest(s, spec, shard)
+				if err != nil {
+					return nil, err
+				}
+				byName[spec.name] = append(byName[spec.name], d)
+				s.dests = append(s.dests, d)
+			}
+		}
+		return byName[spec.name], nil
+	}
+	for _, t := range schemas.Topics() {
+		specs := tablesOf(t)
+		if specs == nil {
+			continue
+		}
+		// Whatever cannot be read goes to the dead letters, from any topic.
+		if !slices.Contains(specs, deadLettersTable) {
+			specs = append(specs, deadLettersTable)
+		}
+		plan := topicPlan{epoch: deps.Epochs.Of(t.Name), dests: make([][]*dest, len(deps.Conn.shards))}
+		for _, spec := range specs {
+			dests, err := destsOf(spec)
+			if err != nil {
+				return nil, err
+			}
+			for shard, d := range dests {
+				plan.dests[shard] = append(plan.dests[shard], d)
+			}
+		}
+		s.topics[t.Name] = plan
+	}
+	return s, nil
+}
+
+// Run works until ctx is done; then it inserts what it has read, gives its partitions up in good order and returns nil. Any other return
+// is an error that a restart or a person must mend.
+func (s *Sink) Run(ctx context.Context) error {
+	// The work outlives ctx by the drain.
+	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer s.stop(nil)
+	if err := s.conn.Migrated(ctx); err != nil {
+		return err
+	}
+	if err := s.connect(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(s.ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})()
+	for _, d := range s.dests {
+		s.work.Go(d.run)
+	}
+	s.work.Go(s.keep)
+
+	err := s.poll(ctx)
+	if err == nil {
+		s.drain()
+	}
+	s.stop(err)
+	s.mu.Lock()
+	for _, p := range s.parts {
+		p.gone = true
+	}
+	s.mu.Unlock()
+	s.client.CloseAllowingRebalance()
+	s.work.Wait()
+	return err
+}
+
+// Ready is nil when what is committed now would reach ClickHouse without delay.
+func (s *Sink) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.joined {
+		return errors.New("sink: the consumer group has not assigned partitions yet")
+	}
+	for _, d := range s.dests {
+		if d.refused != nil {
+			return fmt.Errorf("sink: table %s refuses rows: %w", d.spec.name, d.refused)
+		}
+	}
+	taking := 0
+	for _, p := range s.parts {
+		if !p.active {
+			taking++
+		}
+	}
+	if taking > 0 {
+		return fmt.Errorf("sink: taking over %d partitions", taking)
+	}
+	return nil
+}
+
+func (s *Sink) connect() error {
+	var names []string
+	for name := range s.topics {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	opts := append(slices.Clone(s.deps.Kafka),
+		kgo.ConsumerGroup(Group),
+		kgo.ConsumeTopics(names...),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(s.cfg.Session),
+		kgo.HeartbeatInterval(min(3*time.Second, s.cfg.Session/3)),
+		kgo.DisableAutoCommit(),
+		// A partition without a commit, or whose commit lies outside the log, is an error that a person sees: both starting over and
+		// jumping ahead would be silent.
+		kgo.ConsumeResetOffset(kgo.NoResetOffset().AtCommitted()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// Positions move over transaction markers, or the end of a topic would never be reached.
+		kgo.KeepControlRecords(),
+		// Callbacks never run while a poll's records are decoded, so that records always belong to the part that is found for them.
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsAssigned(s.assigned),
+		kgo.OnPartitionsRevoked(s.revoked),
+		kgo.OnPartitionsLost(s.lost),
+		kgo.FetchMaxBytes(16<<20),
+		kgo.FetchMaxPartitionBytes(4<<20),
+		kgo.FetchMaxWait(250*time.Millisecond))
+	if s.cfg.Instance != "" {
+		opts = append(opts, kgo.InstanceID("sink-"+s.cfg.Instance))
+	}
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("sink: %w", err)
+	}
+	s.client, s.admin = client, kadm.NewClient(client)
+	return nil
+}
+
+// pollRecords bounds how long one round of decoding holds a rebalance up: some ten milliseconds.
+const pollRecords = 10_000
+
+// poll reads, decodes and hands blocks over until ctx is done, or until an error that no waiting mends.
+func (s *Sink) poll(ctx context.Context) error {
+	for {
+		pctx, cancel := context.WithTimeout(ctx, s.pollWait())
+		fetches := s.client.PollRecords(pctx, pollRecords)
+		cancel()
+		err := s.fetchError(fetches)
+		if err == nil {
+			err = s.decode(fetches)
+		}
+		s.client.AllowRebalance()
+		switch {
+		case err != nil:
+			return err
+		case s.ctx.Err() != nil:
+			return context.Cause(s.ctx)
+		case ctx.Err() != nil:
+			return nil
+		}
+		if s.due() {
+			s.handOver()
+		}
+		s.resume()
+	}
+}
+
+// pollWait is until the block under construction is due, or until something may have changed that a poll does not notice.
+func (s *Sink) pollWait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := 250 * time.Millisecond
+	if !s.block.since.IsZero() {
+		wait = min(wait, time.Until(s.block.since.Add(s.cfg.FlushInterval)))
+	}
+	return max(wait, time.Millisecond)
+}
+
+func (s *Sink) due() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.block
+	return b.rows >= s.cfg.FlushRows || b.bytes >= s.cfg.FlushBytes || !b.since.IsZero() && time.Since(b.since) >= s.cfg.FlushInterval
+}
+
+// fetchError is the first error of a poll that is fatal; what the client retries by itself is logged.
+func (s *Sink) fetchError(fetches kgo.Fetches) error {
+	var fatal error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		var session *kgo.ErrGroupSession
+		switch {
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), fatal != nil:
+		case errors.Is(err, kgo.ErrClientClosed):
+			fatal = err
+		case errors.Is(err, kerr.FencedInstanceID):
+			fatal = s.fenced()
+		case errors.As(err, &session), kerr.IsRetriable(err), errors.Is(err, kerr.UnknownTopicOrPartition):
+			s.log.Warn("sink cannot read for now", "topic", topic, "partition", partition, "error", err)
+		case errors.Is(err, kerr.OffsetOutOfRange):
+			fatal = fmt.Errorf("sink: the committed offset of %s/%d lies outside the topic, records were lost or the topic was made anew (see counterfoil adopt): %w", topic, partition, err)
+		default:
+			fatal = fmt.Errorf("sink: read %s/%d: %w", topic, partition, err)
+		}
+	})
+	return fatal
+}
+
+func (s *Sink) fenced() error {
+	return fmt.Errorf("sink: another copy with INSTANCE=%s has taken this one's place: give each copy a name of its own", s.cfg.Instance)
+}
+
+// decode moves the records of one poll into the block under construction.
+func (s *Sink) decode(fetches kgo.Fetches) error {
+	s.decoding.Lock()
+	defer s.decoding.Unlock()
+	now := time.Now()
+	var err error
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		s.mu.Lock()
+		p := s.parts[topicPartition{f.Topic, f.Partition}]
+		ok := p != nil && p.active
+		if ok {
+			p.end = max(p.end, f.HighWatermark)
+		}
+		s.mu.Unlock()
+		switch {
+		case err != nil || len(f.Records) == 0 || p == nil:
+		case !ok:
+			// Fetching is paused from the assignment until the take-over is done.
+			err = fmt.Errorf("sink: records of %s/%d arrived before the partition was taken over", f.Topic, f.Partition)
+		case len(p.waiting) > 0:
+			p.waiting = append(p.waiting, f.Records...)
+		default:
+			err = s.decodePart(p, f.Records, now)
+		}
+	})
+	for _, p := range s.waiting(now) {
+		if err == nil {
+			records := p.waiting
+			p.waiting = nil
+			err = s.decodePart(p, records, now)
+		}
+	}
+	return err
+}
+
+// waiting are the partitions whose unknown schema may be known by now.
+func (s *Sink) waiting(now time.Time) []*part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*part
+	for _, p := range s.parts {
+		if len(p.waiting) > 0 && !now.Before(p.retryAt) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// schemaRetry is how often a partition that waits for the registry tries again.
+const schemaRetry = 200 * time.Millisecond
+
+func (s *Sink) decodePart(p *part, records []*kgo.Record, now time.Time) error {
+	b := s.block
+	if b.since.IsZero() {
+		b.since = now
+	}
+	stamp := p.stamp
+	for i, rec := range records {
+		if rec.Offset < p.next {
+			continue // before the commit: the client starts at a batch, or was paused in the middle of one
+		}
+		if !rec.Attrs.IsControl() {
+			err := s.add(p, rec, now)
+			if errors.Is(err, schemas.ErrSchemaPending) {
+				// Neither good nor bad yet: the partition waits, the others go on.
+				p.waiting, p.retryAt = records[i:], now.Add(schemaRetry)
+				s.pause(p)
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		p.next = rec.Offset + 1
+		stamp = rec.Timestamp
+	}
+	b.next[p] = p.next
+	s.mu.Lock()
+	p.stamp = stamp
+	s.mu.Unlock()
+	return nil
+}
+
+// add appends a record's rows to the tables that do not have them yet. Only ErrSchemaPending and faults of our own come back.
+func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
+	last := len(p.dests) - 1 // the dead letters
+	own := p.dests[:last]
+	if last == 0 {
+		own = p.dests // the topic dead_letters itself
+	}
+	for i, d := range own {
+		if rec.Offset < p.has[d] {
+			continue
+		}
+		f, err := s.fill(d)
+		if err != nil {
+			return err
+		}
+		err = f.add(rec, p)
+		var bad *schemas.BadRecordError
+		if errors.As(err, &bad) {
+			// All or nothing: the tables before this one may have taken it.
+			for _, before := range own[:i] {
+				if rec.Offset >= p.has[before] {
+					f := s.block.fills[before]
+					f.truncate(f.rows() - 1)
+					s.block.rows--
+				}
+			}
+			return s.addDeadLetter(p, rec, bad, now)
+		}
+		if err != nil {
+			return err
+		}
+		s.block.rows++
+		s.block.bytes += len(rec.Value)
+	}
+	return nil
+}
+
+func (s *Sink) addDeadLetter(p *part, rec *kgo.Record, bad *schemas.BadRecordError, now time.Time) error {
+	s.met.deadLetters.WithLabelValues(p.topic, bad.Code).Inc()
+	d := p.dests[len(p.dests)-1]
+	if rec.Offset < p.has[d] {
+		return nil
+	}
+	letter := deadLetter(rec, p.epoch, bad, now.UTC())
+	data, err := schemas.DeadLetterSchema.Avro().AppendEncode(nil, letter)
+	if err != nil {
+		return fmt.Errorf("sink: encode the dead letter of %s/%d offset %d: %w", p.topic, p.partition, rec.Offset, err)
+	}
+	f, err := s.fill(d)
+	if err != nil {
+		return err
+	}
+	if err := f.addOwn(data, rec, p); err != nil {
+		return fmt.Errorf("sink: dead letter of %s/%d offset %d: %w", p.topic, p.partition, rec.Offset, err)
+	}
+	s.block.rows++
+	s.block.bytes += len(data)
+	return nil
+}
+
+// fill is the block's part for a table.
+func (s *Sink) fill(d *dest) (*fill, error) {
+	if f := s.block.fills[d]; f != nil {
+		return f, nil
+	}
+	f, err := d.takeFill()
+	if err == nil {
+		s.block.fills[d] = f
+	}
+	return f, err
+}
+
+// queueLimit is how many blocks may wait for a table that works, the one being inserted included: while one is inserted the next is ready.
+const queueLimit = 2
+
+// handOver gives the block to the writers of its tables. It waits for those that are busy, and so holds reading up; a table that refuses
+// rows is not waited for, its partitions are paused instead. It runs on Run's goroutine between polls.
+func (s *Sink) handOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.ctx.Err() == nil && s.busy() {
+		s.changed.Wait()
+	}
+	s.enqueue()
+}
+
+// busy reports whether a table that the block has rows for has its queue full and works. Under mu.
+func (s *Sink) busy() bool {
+	for d := range s.block.fills {
+		if len(d.queue) >= queueLimit && d.refused == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// enqueue hands the block over and begins a new one. Under mu.
+//
+// Also a table without rows gets an entry while others wait before it, because its partitions' position must not pass them.
+func (s *Sink) enqueue() {
+	b := s.block
+	s.block = newBlock()
+	if b.since.IsZero() {
+		return
+	}
+	for _, d := range s.dests {
+		next := map[*part]int64{}
+		for p, n := range b.next {
+			if slices.Contains(p.dests, d) && !p.gone {
+				next[p] = n
+			}
+		}
+		f := b.fills[d]
+		switch {
+		case f == nil && len(next) == 0:
+		case f == nil && len(d.queue) == 0:
+			d.advance(next)
+		default:
+			d.queue = append(d.queue, &entry{fill: f, next: next, bytes: b.bytes})
+			if d.refused != nil {
+				s.pauseAll(d)
+			}
+		}
+	}
+	s.changed.Broadcast()
+	s.requestCommit()
+}
+
+// pause stops fetching a partition; resume starts it again when nothing holds it up any more.
+func (s *Sink) pause(p *part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pauseLocked(p)
+}
+
+func (s *Sink) pauseLocked(p *part) {
+	if !p.paused && !p.gone {
+		p.paused = true
+		s.client.PauseFetchPartitions(map[string][]int32{p.topic: {p.partition}})
+	}
+}
+
+// pauseAll pauses the partitions that feed a table. Under mu.
+func (s *Sink) pauseAll(d *dest) {
+	for _, p := range s.parts {
+		if p.active && slices.Contains(p.dests, d) {
+			s.pauseLocked(p)
+		}
+	}
+}
+
+// resume starts paused partitions again whose tables take rows and whose schemas are known. On Run's goroutine.
+func (s *Sink) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.parts {
+		if p.paused && p.active && len(p.waiting) == 0 && !slices.ContainsFunc(p.dests, func(d *dest) bool { return d.refused != nil }) {
+			p.paused = false
+			s.client.ResumeFetchPartitions(map[string][]int32{p.topic: {p.partition}})
+		}
+	}
+}
+
+// drainWait bounds how long a partition that is given up is worked off: well below the rebalance timeout of a minute.
+func (s *Sink) drainWait() time.Duration { return min(s.cfg.Lease/2, 10*time.Second) }
+
+// drain inserts what was read and releases everything. The end of Run.
+func (s *Sink) drain() {
+	s.mu.Lock()
+	s.draining = true
+	all := make(map[string][]int32)
+	for tp := range s.parts {
+		all[tp.topic] = append(all[tp.topic], tp.partition)
+	}
+	s.mu.Unlock()
+	s.giveUp(all)
+}
+
+// assigned begins a take-over. A callback of the client, before anything of these partitions is fetched.
+func (s *Sink) assigned(_ context.Context, client *kgo.Client, assigned map[string][]int32) {
+	// Nothing is read from a partition before its tables have been asked what they have.
+	client.PauseFetchPartitions(assigned)
+	s.decoding.Lock()
+	defer s.decoding.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joined = true
+	var parts []*part
+	for topic, partitions := range assigned {
+		plan := s.topics[topic]
+		for _, n := range partitions {
+			p := &part{
+				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, dests: plan.dests[s.conn.shardOf(topic, n)],
+				has: map[*dest]int64{}, done: map[*dest]int64{},
+			}
+			if old := s.parts[p.topicPartition]; old != nil {
+				old.gone = true
+			}
+			s.parts[p.topicPartition] = p
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) > 0 && s.ctx.Err() == nil {
+		s.work.Go(func() { s.takeOver(parts) })
+	}
+}
+
+// revoked gives partitions up in good order. A callback of the client, while this member still owns them.
+func (s *Sink) revoked(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
+	s.giveUp(revoked)
+}
+
+// lost drops partitions that the group took away without asking: their commits are fenced, their lease runs out, and whoever has them now
+// waits for that. What was read of them is dropped; an insert under way ends as it will.
+func (s *Sink) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	s.decoding.Lock()
+	defer s.decoding.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, partitions := range lost {
+		for _, n := range partitions {
+			s.forget(s.parts[topicPartition{topic, n}])
+		}
+	}
+	s.changed.Broadcast()
+}
+
+// forget ends a part. Under mu.
+func (s *Sink) forget(p *part) {
+	if p == nil || s.parts[p.topicPartition] != p {
+		return
+	}
+	p.gone, p.active, p.waiting = true, false, nil
+	delete(s.parts, p.topicPartition)
+	delete(s.block.next, p)
+	s.met.forget(p.topicPartition)
+	for _, f := range s.block.fills {
+		before := f.rows()
+		f.dropGone()
+		s.block.rows -= before - f.rows()
+	}
+}
+
+// giveUp works partitions off, releases them and forgets them. It runs in a callback of the client, which keeps Run from decoding, or at
+// the end of Run.
+func (s *Sink) giveUp(revoked map[string][]int32) {
+	s.decoding.Lock()
+	defer s.decoding.Unlock()
+	s.mu.Lock()
+	var parts []*part
+	for topic, partitions := range revoked {
+		for _, n := range partitions {
+			if p := s.parts[topicPartition{topic, n}]; p != nil {
+				parts = append(parts, p)
+			}
+		}
+	}
+	if len(parts) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	// All of the block goes: it is one insert, and the others' rows are due soon anyway. Queues are short, so this may exceed their limit.
+	s.enqueue()
+	late := false
+	timer := time.AfterFunc(s.drainWait(), func() {
+		s.mu.Lock()
+		late = true
+		s.mu.Unlock()
+		s.changed.Broadcast()
+	})
+	for !late && s.ctx.Err() == nil && s.atWork(parts, true) {
+		s.changed.Wait()
+	}
+	timer.Stop()
+	// What is still being inserted is cut off; its outcome is unknown, so that its partitions leave without "released" and their next
+	// owner waits for write_by to pass.
+	for _, d := range s.dests {
+		if d.cancel != nil && slices.ContainsFunc(parts, func(p *part) bool { return d.holds(p) }) {
+			d.cancel()
+		}
+	}
+	clean := map[*part]int64{}
+	for _, p := range parts {
+		// One that was still being taken over may have a predecessor at work: its commit stays as it is.
+		if p.active && !s.atWork([]*part{p}, false) {
+			clean[p] = p.flushed()
+			p.active = false // so that no commit of the keeper calls it held again
+		} else {
+			s.forget(p)
+		}
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+
+	if err := s.release(clean); err != nil {
+		s.log.Warn("sink could not release partitions; their next owner waits for the lease", "partitions", len(clean), "error", err)
+	}
+
+	s.mu.Lock()
+	for p := range clean {
+		s.forget(p)
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+}
+
+// atWork reports whether rows of the partitions are still on their way to a table; with working, to one that takes rows. Under mu.
+func (s *Sink) atWork(parts []*part, working bool) bool {
+	for _, d := range s.dests {
+		if working && d.refused != nil {
+			continue
+		}
+		for _, p := range parts {
+			if d.holds(p) {
+				return true
+			}
+		}
+	}
+	return false
+}

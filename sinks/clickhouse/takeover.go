@@ -1,0 +1,295 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// takeOver makes newly assigned partitions active: it waits until nobody else can write their rows any more, asks the tables what they
+// have, commits as the owner, and starts reading. It tries for ever: each failure is one of Kafka or ClickHouse being away.
+func (s *Sink) takeOver(parts []*part) {
+	start := time.Now()
+	// Any commit of a predecessor that Kafka took was sent before the assignment, so that its lease ends at most one Lease after this.
+	// Asked once: a later try waits no longer.
+	var begun time.Time
+	for {
+		parts = slices.DeleteFunc(parts, s.isGone)
+		if len(parts) == 0 || s.ctx.Err() != nil {
+			return
+		}
+		var done []*part
+		var err error
+		if begun.IsZero() {
+			begun, err = s.conn.now(s.ctx)
+		}
+		if err == nil {
+			done, err = s.tryTakeOver(parts, begun)
+		}
+		if len(done) > 0 {
+			s.met.takeOvers.Add(float64(len(done)))
+			s.log.Info("sink took partitions over", "partitions", len(done), "seconds", time.Since(start).Seconds())
+			parts = slices.DeleteFunc(parts, func(p *part) bool { return slices.Contains(done, p) })
+		}
+		if err == nil || s.ctx.Err() != nil {
+			continue
+		}
+		s.log.Warn("sink could not take partitions over, trying again", "partitions", len(parts), "error", err)
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Sink) isGone(p *part) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.gone
+}
+
+// tryTakeOver does it once, first for the partitions that were released, which need no waiting. It returns those that are active now.
+func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err error) {
+	// Read now and not before: nobody else commits these partitions any more.
+	commits, err := s.commits(parts)
+	if err != nil {
+		return nil, err
+	}
+	var held []*part
+	var free []*part
+	for _, p := range parts {
+		c, ok := commits.Lookup(p.topic, p.partition)
+		if ok && c.Err != nil {
+			return nil, fmt.Errorf("committed offset of %s/%d: %w", p.topic, p.partition, c.Err)
+		}
+		if !ok || c.At < 0 {
+			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate, or counterfoil adopt --offsets when offsets were lost", Group, p.topic, p.partition)
+			s.stop(err)
+			return nil, err
+		}
+		s.mu.Lock()
+		p.committed = c.At
+		s.mu.Unlock()
+		if c.Metadata == Released {
+			free = append(free, p)
+		} else {
+			held = append(held, p)
+		}
+	}
+	if len(free) > 0 {
+		if done, err = s.activate(free); err != nil {
+			return done, err
+		}
+	}
+	if len(held) == 0 {
+		return done, nil
+	}
+	s.log.Info("sink waits for the lease of a predecessor", "partitions", len(held), "lease", s.cfg.Lease)
+	end := begun.Add(s.cfg.Lease + s.skew)
+	if err := s.waitFor(s.ctx, end); err != nil {
+		return done, err
+	}
+	for _, d := range s.destsOf(held) {
+		if d.spec.state {
+			continue
+		}
+		// Blocks that passed the constraint in time may still be on their way into a part.
+		if err := s.waitGone(s.ctx, "startsWith(query_id, ?) AND now64(3) - toIntervalMillisecond(toInt64(elapsed * 1000)) < fromUnixTimestamp64Milli(toInt64(?))",
+			d.queryPrefix(), end.UnixMilli()); err != nil {
+			return done, err
+		}
+	}
+	more, err := s.activate(held)
+	return append(done, more...), err
+}
+
+// commits reads the group's commits of the partitions' topics.
+func (s *Sink) commits(parts []*part) (kadm.OffsetResponses, error) {
+	var topics []string
+	for _, p := range parts {
+		if !slices.Contains(topics, p.topic) {
+			topics = append(topics, p.topic)
+		}
+	}
+	commits, err := s.admin.FetchOffsetsForTopics(s.ctx, Group, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("read the committed offsets of %s: %w", Group, err)
+	}
+	return commits, nil
+}
+
+// destsOf are the tables that the partitions feed.
+func (s *Sink) destsOf(parts []*part) []*dest {
+	var all []*dest
+	for _, p := range parts {
+		for _, d := range p.dests {
+			if !slices.Contains(all, d) {
+				all = append(all, d)
+			}
+		}
+	}
+	return all
+}
+
+// activate asks the tables of partitions that nobody else writes any more, and starts reading behind what they have.
+func (s *Sink) activate(parts []*part) ([]*part, error) {
+	if err := s.at("before ask", ""); err != nil {
+		return nil, err
+	}
+	for _, d := range s.destsOf(parts) {
+		if d.spec.state {
+			continue
+		}
+		byTopic := map[string]map[int32]int64{}
+		for _, p := range parts {
+			if slices.Contains(p.dests, d) {
+				if byTopic[p.topic] == nil {
+					byTopic[p.topic] = map[int32]int64{}
+				}
+				byTopic[p.topic][p.partition] = p.committed
+			}
+		}
+		for topic, from := range byTopic {
+			has, err := s.ask(s.ctx, d, topic, s.topics[topic].epoch, from)
+			if err != nil {
+				return nil, err
+			}
+			s.mu.Lock()
+			for _, p := range parts {
+				if highest, ok := has[p.partition]; ok && p.topic == topic {
+					p.has[d] = highest + 1
+				}
+			}
+			s.mu.Unlock()
+		}
+	}
+	s.mu.Lock()
+	for _, p := range parts {
+		p.next = p.committed
+		for _, d := range p.dests {
+			p.done[d] = p.committed
+		}
+	}
+	s.mu.Unlock()
+	// Owner in the eyes of whoever comes next, before the first insert: until here the metadata may say "released".
+	if err := s.commit(parts); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var active []*part
+	resume := map[string][]int32{}
+	for _, p := range parts {
+		if p.gone {
+			continue
+		}
+		p.active = true
+		active = append(active, p)
+		resume[p.topic] = append(resume[p.topic], p.partition)
+	}
+	s.client.ResumeFetchPartitions(resume)
+	s.changed.Broadcast()
+	return active, nil
+}
+
+// ask returns the highest offset that a table has of each partition, at or above from; partitions of which it has nothing there are absent.
+func (s *Sink) ask(ctx context.Context, d *dest, topic string, epoch int32, from map[int32]int64) (map[int32]int64, error) {
+	partitions := make([]string, 0, len(from))
+	lowest := int64(-1)
+	for partition, offset := range from {
+		partitions = append(partitions, fmt.Sprint(partition))
+		if lowest < 0 || offset < lowest {
+			lowest = offset
+		}
+	}
+	table := s.conn.local(d.spec.name)
+	has := map[int32]int64{}
+	err := s.conn.onShard(d.shard, func(conn driver.Conn) error {
+		if len(s.conn.shards[d.shard]) > 1 {
+			// Another replica may have taken the block; a quorum of them did.
+			if err := conn.Exec(ctx, "SYSTEM SYNC REPLICA "+table+" LIGHTWEIGHT"); err != nil {
+				return err
+			}
+		}
+		rows, err := conn.Query(ctx, "SELECT partition, max(offset) FROM "+table+
+			" WHERE topic = ? AND epoch = ? AND offset >= ? AND partition IN ("+strings.Join(partitions, ",")+") GROUP BY partition", topic, epoch, lowest)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var partition int32
+			var offset int64
+			if err := rows.Scan(&partition, &offset); err != nil {
+				return err
+			}
+			if offset >= from[partition] {
+				has[partition] = offset
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s what it has of %s: %w", d.spec.name, topic, err)
+	}
+	return has, nil
+}
+
+// waitFor returns when ClickHouse's clock has passed t.
+func (s *Sink) waitFor(ctx context.Context, t time.Time) error {
+	for {
+		now, err := s.conn.now(ctx)
+		if err != nil {
+			return err
+		}
+		left := t.Sub(now)
+		if left < 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(left + time.Millisecond):
+		}
+	}
+}
+
+// killAfter is how long INSERTs of others are waited for before they are told to end. They are past their write_by: one that has not sent
+// its block would be refused anyway, one that has is nearly done.
+const killAfter = 5 * time.Second
+
+// waitGone returns when no query that matches is running on any node.
+func (s *Sink) waitGone(ctx context.Context, where string, args ...any) error {
+	start, killed := time.Now(), time.Time{}
+	for {
+		running := uint64(0)
+		for i := range s.conn.nodes {
+			var n uint64
+			if err := s.conn.nodes[i].QueryRow(ctx, "SELECT count() FROM system.processes WHERE "+where, args...).Scan(&n); err != nil {
+				return fmt.Errorf("ask for running inserts: %w", err)
+			}
+			running += n
+		}
+		if running == 0 {
+			return nil
+		}
+		if now := time.Now(); now.Sub(start) > killAfter && now.Sub(killed) > killAfter {
+			killed = now
+			for i := range s.conn.nodes {
+				if err := s.conn.nodes[i].Exec(ctx, "KILL QUERY WHERE "+where+" ASYNC", args...); err != nil {
+					s.log.Warn("sink could not end an insert of a predecessor", "error", err)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -33,6 +33,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -360,7 +362,7 @@ func set(v reflect.Value, text string) error {
 	case *float64:
 		*p, err = strconv.ParseFloat(text, 64)
 	case *schemas.Decimal:
-		err = p.UnmarshalText([]byte(text))
+		*p, err = decimal.NewFromString(text) // unlike UnmarshalText it takes every exponent
 	case *time.Time:
 		if *p, err = time.Parse(time.RFC3339, text); err != nil {
 			*p, err = time.Parse(time.DateOnly, text)

@@ -27,7 +27,7 @@ type Config struct {
 	Instance string `env:"INSTANCE" desc:"name of this copy, part of its transactional ids; two copies must not share one; random when empty"`
 
 	Wait         time.Duration `env:"REPLY_WAIT" envDefault:"10s" desc:"how long a caller waits for outcomes before it gets the pending answer"`
-	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"20s" desc:"how long a stop waits for requests at work"`
+	DrainTimeout time.Duration `env:"INGEST_DRAIN_TIMEOUT" envDefault:"20s" desc:"how long a stop waits for requests at work"`
 	BodyTimeout  time.Duration `env:"BODY_TIMEOUT" envDefault:"30s" desc:"how long a client may take to send its request"`
 
 	Producers       int           `env:"INGEST_PRODUCERS" envDefault:"2" desc:"transactional producers in rotation, 1 to 4"`
@@ -54,7 +54,7 @@ func (c *Config) check() error {
 		name  string
 		value time.Duration
 	}{
-		{"REPLY_WAIT", c.Wait}, {"DRAIN_TIMEOUT", c.DrainTimeout}, {"BODY_TIMEOUT", c.BodyTimeout}, {"INGEST_PUBLISH_TIMEOUT", c.PublishTimeout},
+		{"REPLY_WAIT", c.Wait}, {"INGEST_DRAIN_TIMEOUT", c.DrainTimeout}, {"BODY_TIMEOUT", c.BodyTimeout}, {"INGEST_PUBLISH_TIMEOUT", c.PublishTimeout},
 		{"TRANSACTION_TIMEOUT", c.TxnTimeout}, {"INGEST_BUDGET_WAIT", c.BudgetWait}, {"BACKLOG_LIMIT", c.BacklogLimit}, {"SINK_WAIT", c.SinkWait},
 	} {
 		if d.value <= 0 {

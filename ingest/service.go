@@ -2,12 +2,21 @@ package ingest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // Service is the ingest role.
@@ -19,43 +28,200 @@ type Service struct {
 	listener net.Listener
 	metrics  *metrics
 	tokens   *Tokens
-	rates    rates
-	budget   *budget
-	replies  replies
-	backlog  backlog
-	draining atomic.Bool
+	headers  *schemas.Decoder[schemas.BatchHeader]
+	started  time.Time
+
+	rates   rates
+	budget  *budget
+	replies *replies
+	backlog *backlog
+	sink    *sinkOffsets
+
+	queue     chan *submission // to the producers
+	stopped   chan struct{}    // closed when the producers have ended
+	producers []*producer
+	route     atomic.Pointer[routing] // nil until connected
+	problem   atomic.Pointer[error]   // why it is not connected yet
+	draining  atomic.Bool
+}
+
+// routing is what publishing needs to know of the cluster; it does not change while the service runs, because partition counts never do.
+type routing struct {
+	partitions map[string]int32 // by topic
+	encoders   map[string]*schemas.Encoder
+	reply      []int32 // partitions of the result topics that are tailed
+	admin      *kadm.Client
+	client     *kgo.Client // under admin
 }
 
 // New checks the configuration, binds the HTTP address and wires the parts; it does not talk to Kafka yet. Adapters register on
 // [Service.Mux] before Run.
-func New(cfg Config, deps Deps) (*Service, error) { return nil, errors.New("not here yet") }
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Instance == "" {
+		cfg.Instance = rand.Text()
+	}
+	s := &Service{
+		cfg: cfg, deps: deps, log: deps.Log.With("role", "ingest"), mux: http.NewServeMux(), tokens: NewTokens(cfg.TokenSecrets),
+		headers: schemas.NewDecoder[schemas.BatchHeader](deps.Registry, schemas.BatchHeaderSchema),
+		budget:  newBudget(cfg.ByteBudget), queue: make(chan *submission, 1024), stopped: make(chan struct{}),
+	}
+	s.replies = newReplies(s)
+	s.backlog = newBacklog(s)
+	s.sink = &sinkOffsets{}
+	for n := range cfg.Producers {
+		s.producers = append(s.producers, &producer{s: s, id: fmt.Sprintf("ingest-%d-%s", n, cfg.Instance)})
+	}
+	var err error
+	if s.metrics, err = newMetrics(deps.Metrics, s); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if s.listener, err = listen(cfg.Addr); err != nil {
+		return nil, err
+	}
+	s.routes()
+	return s, nil
+}
+
+// Ready is nil when a posted item would be accepted and its outcome found. The error names everything that is missing.
+func (s *Service) Ready() error {
+	if s.draining.Load() {
+		return errors.New("ingest: stopping")
+	}
+	if s.route.Load() == nil {
+		if err := s.problem.Load(); err != nil {
+			return fmt.Errorf("ingest: not connected: %w", *err)
+		}
+		return errors.New("ingest: connecting")
+	}
+	var errs []error
+	for _, p := range s.producers {
+		if !p.up.Load() {
+			errs = append(errs, fmt.Errorf("ingest: producer %s is not connected", p.id))
+		}
+	}
+	if !s.replies.positioned.Load() {
+		errs = append(errs, errors.New("ingest: result topics are not read yet"))
+	}
+	if err := s.deps.Keys.Ready(); err != nil {
+		errs = append(errs, fmt.Errorf("ingest: api keys: %w", err))
+	}
+	if err := s.backlog.ready(); err != nil {
+		errs = append(errs, fmt.Errorf("ingest: %w", err))
+	}
+	return errors.Join(errs...)
+}
 
 // Run serves until ctx is done: then it accepts no more, lets what is at work finish, and returns nil. Any other return is fatal.
-func (s *Service) Run(ctx context.Context) error { return nil }
+func (s *Service) Run(ctx context.Context) error {
+	s.started = time.Now()
+	// The parts end in the order of the flow: HTTP first, then the producers, and last what their answers come through.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	flow, fctx := errgroup.WithContext(ctx)
+	rest := new(errgroup.Group)
 
-// Ready is nil when a posted item would be accepted and its outcome found.
-func (s *Service) Ready() error { return nil }
+	flow.Go(func() error { return s.serve(fctx) })
+	rest.Go(func() error {
+		defer close(s.stopped)
+		rt, err := s.connect(parts)
+		if err != nil {
+			return nil //nolint:nilerr // stopped while connecting
+		}
+		defer rt.client.Close()
+		s.route.Store(rt)
+		running, rctx := errgroup.WithContext(parts)
+		running.Go(func() error { return s.replies.run(rctx, rt) })
+		running.Go(func() error { return s.backlog.run(rctx, rt) })
+		for _, p := range s.producers {
+			running.Go(func() error { return p.run(rctx) })
+		}
+		return running.Wait()
+	})
+	// A part that fails ends the service as a stop does.
+	flow.Go(func() error {
+		select {
+		case <-s.stopped:
+			if fctx.Err() == nil {
+				return errors.New("ingest: a part ended")
+			}
+		case <-fctx.Done():
+		}
+		return nil
+	})
+	served := flow.Wait()
+	stop()
+	if err := rest.Wait(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil && served == nil {
+		return nil
+	}
+	return served
+}
 
-// Submit publishes a batch and waits for its outcomes, for no longer than the configured time; what is missing then is pending in the receipt.
-// An error is always an *[Error] and means that nothing was accepted. An accepted batch never ends in an error.
-//
-// In one case there is no return: where the service stops before it is known whether Kafka committed the batch, Submit panics with
-// http.ErrAbortHandler. Any answer would be a guess, so the connection is closed without one.
-func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) { return nil, nil }
+// connect finds the topics' partitions and the schemas' ids. It tries until ctx is done: a service that starts before its cluster, or
+// before migrate has run, is not ready, and says why.
+func (s *Service) connect(ctx context.Context) (*routing, error) {
+	client, err := kgo.NewClient(slices.Clone(s.deps.Kafka)...)
+	if err != nil {
+		return nil, err
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		rt, err := s.discover(ctx, client)
+		if err == nil {
+			return rt, nil
+		}
+		s.problem.Store(&err)
+		if ctx.Err() == nil {
+			s.log.Warn("not connected yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			client.Close()
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
 
-// WaitForSink waits until ClickHouse has everything that was acknowledged in the given topics before the call, so that what is read then is
-// no older. The error is an *[Error] with CodeBusy when that takes longer than the configured time.
-func (s *Service) WaitForSink(ctx context.Context, topics ...string) error { return nil }
+// kinds are those that can be submitted, with the topics that publishing and replies use.
+var kinds = []string{schemas.KindOwnership, schemas.KindCustomerEvents, schemas.KindReferrals}
 
-func (s *Service) getBatches(w http.ResponseWriter, r *http.Request)     {}
-func (s *Service) getBatch(w http.ResponseWriter, r *http.Request)       {}
-func (s *Service) getProcessed(w http.ResponseWriter, r *http.Request)   {}
-func (s *Service) getUnprocessed(w http.ResponseWriter, r *http.Request) {}
-
-type replies struct{}
-
-func (*replies) count() (int, int) { return 0, 0 }
-
-type backlog struct{}
-
-func (*backlog) age() time.Duration { return 0 }
+func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	rt := &routing{partitions: map[string]int32{}, encoders: map[string]*schemas.Encoder{}, client: client, admin: kadm.NewClient(client)}
+	names := []string{schemas.Batches}
+	for _, k := range kinds {
+		names = append(names, k, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
+	}
+	found, err := rt.admin.ListTopics(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("read the topics of the cluster: %w", err)
+	}
+	for _, name := range names {
+		t := found[name]
+		if t.Err != nil || len(t.Partitions) == 0 {
+			return nil, fmt.Errorf("topic %s is not there: run counterfoil migrate first (%v)", name, t.Err)
+		}
+		rt.partitions[name] = int32(len(t.Partitions))
+		// The encoders of processed outcomes are not used; looking them up makes their schemas known to the decoders.
+		if rt.encoders[name], err = s.deps.Registry.Encoder(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	// The reply partition of a batch is the same number in every result topic.
+	results := rt.partitions[schemas.ProcessedTopic(kinds[0])]
+	for _, k := range kinds {
+		for _, t := range []string{schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k)} {
+			if rt.partitions[t] != results {
+				return nil, fmt.Errorf("topic %s has %d partitions and not %d, as the other result topics have", t, rt.partitions[t], results)
+			}
+		}
+	}
+	rt.reply = choose(results, s.cfg.ReplyPartitions)
+	return rt, nil
+}

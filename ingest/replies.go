@@ -1,0 +1,335 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// choose picks n of the partitions 0 to count-1 at random, so that the copies of ingest spread over them. Overlaps are harmless.
+func choose(count int32, n int) []int32 {
+	all := make([]int32, count)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return slices.Sorted(slices.Values(all[:min(n, len(all))]))
+}
+
+// waiter collects the outcomes of one batch.
+type waiter struct {
+	bytes      int64 // of the budget; given back with the last outcome
+	registered bool  // set by the producer before the commit, when outcomes are still to come
+	done       chan struct{}
+
+	mu      sync.Mutex
+	seen    []bool
+	missing int
+	results []Result // nil when nobody waits any more
+	since   time.Time
+}
+
+func newWaiter(items int) *waiter {
+	return &waiter{seen: make([]bool, items), missing: items, results: make([]Result, items), done: make(chan struct{})}
+}
+
+// settle notes the outcome of an item and reports whether it was the last one. Duplicates change nothing.
+func (w *waiter) settle(index int, r Result) (last bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen[index] {
+		return false
+	}
+	w.seen[index] = true
+	w.missing--
+	if w.results != nil {
+		w.results[index] = r
+	}
+	if w.missing == 0 {
+		close(w.done)
+		return true
+	}
+	return false
+}
+
+// wants says what is to be done with the outcome of an item: nothing, when it is known already; and to decode it, when somebody waits.
+func (w *waiter) wants(index int) (open, decode bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return index >= 0 && index < len(w.seen) && !w.seen[index], w.results != nil
+}
+
+// give hands the results to who waited; what comes later is only counted.
+func (w *waiter) give() (results []Result, pending int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	results, w.results = w.results, nil
+	return results, w.missing
+}
+
+// replies reads some partitions of the result topics and hands the outcomes to the waiters of their batches. It has no consumer group: a
+// position that is lost costs an answer in time and no data, because every outcome is in ClickHouse and under the job URL as well.
+type replies struct {
+	s          *Service
+	positioned atomic.Bool
+	read       map[string]func(value []byte) (Result, error) // by topic
+
+	mu    sync.Mutex
+	batch map[string]*waiter // by batch key
+}
+
+func newReplies(s *Service) *replies {
+	r := &replies{s: s, batch: map[string]*waiter{}, read: map[string]func([]byte) (Result, error){}}
+	registry := s.deps.Registry
+	r.read[schemas.ProcessedTopic(schemas.KindOwnership)] = readHead[schemas.OwnershipResult](registry, schemas.OwnershipProcessedSchema)
+	r.read[schemas.ProcessedTopic(schemas.KindCustomerEvents)] = readHead[schemas.EventResult](registry, schemas.EventProcessedSchema)
+	r.read[schemas.ProcessedTopic(schemas.KindReferrals)] = readHead[schemas.ReferralResult](registry, schemas.ReferralProcessedSchema)
+	unprocessed := schemas.NewDecoder[schemas.Unprocessed](registry, schemas.UnprocessedSchema)
+	for _, k := range kinds {
+		r.read[schemas.UnprocessedTopic(k)] = func(value []byte) (Result, error) {
+			var u schemas.Unprocessed
+			err := unprocessed.Decode(value, &u)
+			return Result{Reasons: u.Reasons}, err
+		}
+	}
+	return r
+}
+
+// readHead decodes a processed outcome without its item.
+func readHead[T any](registry *schemas.Registry, schema *schemas.Schema) func([]byte) (Result, error) {
+	d := schemas.NewHeadDecoder[T](registry, schema)
+	return func(value []byte) (Result, error) {
+		v := new(T)
+		err := d.Decode(value, v)
+		return Result{Processed: v}, err
+	}
+}
+
+// add registers the waiter of a batch. It must happen before the commit: outcomes can be there before the answer to the commit is.
+func (r *replies) add(key string, w *waiter) {
+	w.mu.Lock()
+	w.since = time.Now()
+	w.registered = w.missing > 0
+	w.mu.Unlock()
+	if w.registered {
+		r.mu.Lock()
+		r.batch[key] = w
+		r.mu.Unlock()
+	}
+}
+
+// remove forgets the waiter of a batch that was not committed.
+func (r *replies) remove(key string) {
+	r.mu.Lock()
+	delete(r.batch, key)
+	r.mu.Unlock()
+}
+
+// wait waits until a committed batch has all its outcomes, for no longer than the given time.
+func (r *replies) wait(ctx context.Context, key string, w *waiter, most time.Duration) (results []Result, pending int) {
+	if !w.registered { // all was decided at the door
+		r.s.budget.release(w.bytes)
+		return w.give()
+	}
+	timeout := time.NewTimer(most)
+	defer timeout.Stop()
+	select {
+	case <-w.done:
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	return w.give()
+}
+
+// count tells requests that wait from batches that are only counted.
+func (r *replies) count() (waiting, pending int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.batch {
+		if _, decode := w.wants(0); decode {
+			waiting++
+		} else {
+			pending++
+		}
+	}
+	return waiting, pending
+}
+
+// run tails the partitions.
+func (r *replies) run(ctx context.Context, rt *routing) error {
+	client, err := r.open(ctx, rt)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer client.Close()
+	r.positioned.Store(true)
+
+	sweep := time.NewTicker(time.Second)
+	defer sweep.Stop()
+	// Outcomes whose schema is not known yet; only of batches that somebody waits for, and so bounded as those are.
+	var later []*kgo.Record
+	for {
+		most := time.Second // so that the sweep comes round
+		if len(later) > 0 {
+			most = 50 * time.Millisecond
+		}
+		pctx, cancel := context.WithTimeout(ctx, most)
+		fetches := client.PollFetches(pctx)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		fetches.EachError(func(topic string, partition int32, err error) {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				r.s.log.Warn("read outcomes", "topic", topic, "partition", partition, "error", err)
+			}
+		})
+		again := later
+		later = nil
+		for _, rec := range again {
+			if !r.handle(rec) {
+				later = append(later, rec)
+			}
+		}
+		fetches.EachRecord(func(rec *kgo.Record) {
+			if !r.handle(rec) {
+				later = append(later, rec)
+			}
+		})
+		select {
+		case <-sweep.C:
+			r.sweep()
+		default:
+		}
+	}
+}
+
+// open makes the client and fixes its positions: at the high watermarks of this moment, so that no outcome of a batch that is accepted from
+// now on can be missed.
+func (r *replies) open(ctx context.Context, rt *routing) (*kgo.Client, error) {
+	topics := make([]string, 0, len(r.read))
+	for topic := range r.read {
+		topics = append(topics, topic)
+	}
+	for {
+		ends, err := rt.admin.ListEndOffsets(ctx, topics...)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err == nil {
+			at := map[string]map[int32]kgo.Offset{}
+			for _, topic := range topics {
+				at[topic] = map[int32]kgo.Offset{}
+				for _, p := range rt.reply {
+					at[topic][p] = kgo.NewOffset().At(ends[topic][p].Offset)
+				}
+			}
+			return kgo.NewClient(append(slices.Clone(r.s.deps.Kafka),
+				kgo.ConsumePartitions(at),
+				kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+				kgo.KeepControlRecords(),
+				// Only a topic that lost records can have less than was there; then the newest outcomes are what is waited for.
+				kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
+			)...)
+		}
+		r.s.log.Warn("ask for the ends of the result topics", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// handle hands one outcome to its waiter. It is false when the record's schema is not known yet and it must be offered again.
+func (r *replies) handle(rec *kgo.Record) bool {
+	if rec.Attrs.IsControl() {
+		return true
+	}
+	key, index := batchOf(rec.Headers)
+	r.mu.Lock()
+	w := r.batch[string(key)]
+	r.mu.Unlock()
+	if w == nil {
+		r.s.metrics.replies.WithLabelValues("foreign").Inc()
+		return true
+	}
+	open, decode := w.wants(index)
+	if !open {
+		r.s.metrics.replies.WithLabelValues("duplicate").Inc()
+		return true
+	}
+	var result Result
+	if decode {
+		var err error
+		result, err = r.read[rec.Topic](rec.Value)
+		switch {
+		case errors.Is(err, schemas.ErrSchemaPending):
+			return false
+		case err != nil:
+			// The item was judged; who waits for it gets the pending answer and finds the outcome under the job URL.
+			r.s.metrics.replies.WithLabelValues("unreadable").Inc()
+			r.s.log.Error("outcome cannot be read", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
+			return true
+		}
+	}
+	r.s.metrics.replies.WithLabelValues("matched").Inc()
+	if w.settle(index, result) {
+		r.remove(string(key))
+		r.s.budget.release(w.bytes)
+		r.s.metrics.replySeconds.Observe(time.Since(w.since).Seconds())
+	}
+	return true
+}
+
+// batchOf finds the batch key and the index in the headers, before anything is decoded: most records may be other copies'.
+func batchOf(headers []kgo.RecordHeader) (key []byte, index int) {
+	index = -1
+	for i := range headers {
+		switch headers[i].Key {
+		case schemas.HeaderBatch:
+			key = headers[i].Value
+		case schemas.HeaderIndex:
+			if n, err := strconv.Atoi(string(headers[i].Value)); err == nil {
+				index = n
+			}
+		}
+	}
+	return key, index
+}
+
+// sweep forgets batches whose outcomes did not all come within the time after which the backlog refuses new ones anyway. Their bytes are
+// no longer in flight here.
+func (r *replies) sweep() {
+	r.mu.Lock()
+	var old []string
+	for key, w := range r.batch {
+		if time.Since(w.since) > r.s.cfg.Wait+r.s.cfg.BacklogLimit {
+			old = append(old, key)
+		}
+	}
+	freed := int64(0)
+	for _, key := range old {
+		freed += r.batch[key].bytes
+		delete(r.batch, key)
+	}
+	r.mu.Unlock()
+	if len(old) > 0 {
+		r.s.budget.release(freed)
+		r.s.metrics.expired.Add(float64(len(old)))
+		r.s.log.Warn("batches without all outcomes are no longer counted as in flight", "batches", len(old), "after", fmt.Sprint(r.s.cfg.Wait+r.s.cfg.BacklogLimit))
+	}
+}

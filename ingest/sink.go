@@ -1,0 +1,99 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// sinkGroup is the consumer group of the sink: ClickHouse has everything below its committed offsets.
+const sinkGroup = "counterfoil-sink"
+
+// sinkLook is how often the committed offsets are asked for while somebody waits.
+const sinkLook = 50 * time.Millisecond
+
+// sinkOffsets shares one answer among all who wait. An answer of a moment ago is as good as a new one: committed offsets only grow, so what
+// they have passed once stays passed.
+type sinkOffsets struct {
+	mu   sync.Mutex
+	at   time.Time
+	have kadm.OffsetResponses
+}
+
+func (o *sinkOffsets) get(ctx context.Context, rt *routing) (kadm.OffsetResponses, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.have != nil && time.Since(o.at) < sinkLook/2 {
+		return o.have, nil
+	}
+	got, err := rt.admin.FetchOffsets(ctx, sinkGroup)
+	if err == nil {
+		err = got.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("committed offsets of %s: %w", sinkGroup, err)
+	}
+	o.at, o.have = time.Now(), got
+	return got, nil
+}
+
+// WaitForSink waits until ClickHouse has everything that was acknowledged in the given topics before the call, so that what is read then is
+// no older. The error is an *[Error] with CodeBusy when that takes longer than the configured time.
+//
+// It waits for the high watermarks: an acknowledged record is below them, while the end of the committed records may still be behind it.
+func (s *Service) WaitForSink(ctx context.Context, topics ...string) error {
+	rt := s.route.Load()
+	if rt == nil {
+		return s.refuse(busy("starting", "the service is starting; try again later", time.Second, nil))
+	}
+	wait := s.cfg.SinkWait
+	if time.Since(s.started) < s.cfg.SinkWaitStart { // the sink may have to take over first
+		wait = max(wait, s.cfg.SinkWaitStart)
+	}
+	wctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if err := s.waitForSink(wctx, rt, topics); err != nil {
+		return s.refuse(busy("sink", "what was written last is not in the reports yet; try again later", time.Second, err))
+	}
+	return nil
+}
+
+func (s *Service) waitForSink(ctx context.Context, rt *routing, topics []string) error {
+	ends, err := rt.admin.ListEndOffsets(ctx, topics...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("ends of %v: %w", topics, err)
+	}
+	for {
+		committed, err := s.sink.get(ctx, rt)
+		if err != nil {
+			return err
+		}
+		behind := ""
+		ends.Each(func(end kadm.ListedOffset) {
+			if c, ok := committed.Lookup(end.Topic, end.Partition); end.Offset > 0 && (!ok || c.At < end.Offset) {
+				behind = fmt.Sprintf("%s/%d: at %d of %d", end.Topic, end.Partition, c.At, end.Offset)
+			}
+		})
+		if behind == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", behind, ctx.Err())
+		case <-time.After(sinkLook):
+		}
+	}
+}
+
+// resultTopics are the topics that the outcomes of a kind's batch are read from.
+func resultTopics(kind string) []string {
+	return []string{schemas.Batches, schemas.ProcessedTopic(kind), schemas.UnprocessedTopic(kind)}
+}

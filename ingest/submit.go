@@ -1,0 +1,256 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// What a batch occupies beside its encoded bytes: records, headers, waiter. An estimate, for the byte budget.
+const (
+	batchOverhead = 1 << 10
+	itemOverhead  = 256
+)
+
+// maxRecordExtra is what key and headers of a record may have on top of MaxItemBytes; the topics allow a little more.
+const maxRecordExtra = 60 << 10
+
+// submission is a batch on its way into a transaction.
+type submission struct {
+	key     string
+	records []*kgo.Record // the header first
+	toJudge int           // items without defects at the door
+	waiter  *waiter
+	state   atomic.Int32
+	done    chan verdict // receives exactly one, once it is taken
+}
+
+// States of a submission. Only one that was not taken can be withdrawn.
+const (
+	queued int32 = iota
+	taken
+	withdrawn
+)
+
+// verdict says what became of a submission.
+type verdict struct {
+	number  int64
+	err     error // nothing of it was committed
+	unknown bool  // it is not known, and will not be
+}
+
+// Submit publishes a batch and waits for its outcomes, for no longer than the configured time; what is missing then is pending in the receipt.
+// An error is always an *[Error] and means that nothing was accepted. An accepted batch never ends in an error.
+//
+// In one case there is no return: where the service stops before it is known whether Kafka committed the batch, Submit panics with
+// http.ErrAbortHandler. Any answer would be a guess, so the connection is closed without one.
+func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
+	q := of(ctx)
+	rt := s.route.Load()
+	if rt == nil {
+		return nil, s.refuse(busy("starting", "the service is starting; try again later", time.Second, nil))
+	}
+	if e := s.backlog.refuse(); e != nil {
+		return nil, s.refuse(e)
+	}
+	sub, size, err := s.encode(rt, b)
+	if err != nil {
+		return nil, s.refuse(AsError(err))
+	}
+	// The bytes of the body become the bytes of the batch, so that a request that has its place never waits for a second one, unless
+	// its records are larger than its body.
+	handed := min(q.reserved, size)
+	if !s.budget.acquire(ctx, size-handed, s.cfg.BudgetWait) {
+		return nil, s.refuse(s.full())
+	}
+	q.reserved -= handed
+	sub.waiter.bytes = size
+
+	v := s.publish(ctx, sub)
+	switch {
+	case v.unknown:
+		s.budget.release(size)
+		panic(http.ErrAbortHandler)
+	case v.err != nil:
+		s.budget.release(size)
+		return nil, s.refuse(AsError(v.err))
+	}
+	q.batch = v.number
+	s.metrics.batches.WithLabelValues(b.Door, b.Kind).Inc()
+	s.metrics.items.WithLabelValues(b.Kind, "judge").Add(float64(sub.toJudge))
+	s.metrics.items.WithLabelValues(b.Kind, "door").Add(float64(len(b.Items) - sub.toJudge))
+	results, pending := s.replies.wait(ctx, sub.key, sub.waiter, s.cfg.Wait)
+	for i := range results {
+		results[i].Index = i
+		results[i].ID = schemas.ItemID(b.Tenant, sub.key, int32(i))
+	}
+	return &Receipt{Number: v.number, Results: results, Pending: pending}, nil
+}
+
+// publish hands a submission to the producers and waits for the verdict.
+func (s *Service) publish(ctx context.Context, sub *submission) verdict {
+	timeout := time.NewTimer(s.cfg.PublishTimeout)
+	defer timeout.Stop()
+	stalled := verdict{err: busy("publish_queue", "the batch could not be stored in time; nothing was accepted, try again later", time.Second, nil)}
+	select {
+	case s.queue <- sub:
+	case <-timeout.C:
+		return stalled
+	case <-s.stopped:
+		return stalled
+	case <-ctx.Done():
+		return verdict{err: busy("client_gone", "the request was given up", 0, ctx.Err())}
+	}
+	select {
+	case v := <-sub.done:
+		return v
+	case <-timeout.C:
+	case <-s.stopped:
+	}
+	if sub.state.CompareAndSwap(queued, withdrawn) {
+		return stalled
+	}
+	// A producer has it: from here on only its word counts, however long it takes.
+	return <-sub.done
+}
+
+// encode makes the records of a batch. It runs in the request's own goroutine, so that the producers only move bytes. The size is what the
+// batch occupies until it is judged.
+func (s *Service) encode(rt *routing, b *Batch) (*submission, int64, error) {
+	if len(b.Items) > MaxItems {
+		return nil, 0, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("a request may have %d items, this one has %d", MaxItems, len(b.Items)), Index: -1, Cause: "items"}
+	}
+	if !slices.Contains(kinds, b.Kind) {
+		return nil, 0, fmt.Errorf("kind %q is not known", b.Kind)
+	}
+	e := &encoding{
+		rt: rt, b: b, key: schemas.NewBatchKey(), now: time.Now().UTC().Truncate(time.Millisecond), epoch: s.deps.Epochs.Of(b.Kind),
+		reply: rt.reply[rand.IntN(len(rt.reply))], records: make([]kgo.Record, 1, 1+len(b.Items)), ends: make([]int, 0, 1+len(b.Items)),
+	}
+	e.partition = schemas.Partition([]byte(e.key), rt.partitions[b.Kind])
+	if b.ItemKind != "" {
+		e.itemKind = &b.ItemKind
+	}
+	w := newWaiter(len(b.Items))
+	if err := e.header(); err != nil {
+		return nil, 0, err
+	}
+	for i := range b.Items {
+		if err := e.item(i); err != nil {
+			return nil, 0, err
+		}
+		if defects := b.Items[i].Defects; len(defects) > 0 {
+			w.settle(i, Result{Reasons: defects})
+		}
+	}
+	return &submission{key: e.key, records: e.finish(), toJudge: w.missing, waiter: w, done: make(chan verdict, 1)},
+		int64(len(e.buf)) + batchOverhead + int64(len(b.Items))*itemOverhead, nil
+}
+
+// encoding is a batch while its records are made. All values share one buffer; the records get their parts when it has stopped growing.
+type encoding struct {
+	rt        *routing
+	b         *Batch
+	key       string
+	now       time.Time
+	epoch     int32
+	reply     int32
+	partition int32 // of items without a key
+	itemKind  *string
+
+	records  []kgo.Record
+	buf      []byte
+	ends     []int              // of each record's value in buf
+	envelope []kgo.RecordHeader // of the batch, shared by all items but for the index
+	indexAt  int                // place of the index in it
+}
+
+// header makes the record for the topic batches, and the envelope.
+func (e *encoding) header() error {
+	h := schemas.BatchHeader{
+		Tenant: e.b.Tenant, Key: e.key, Kind: e.b.Kind, ItemKind: e.itemKind, Door: e.b.Door, KeyID: e.b.KeyID, Items: int32(len(e.b.Items)),
+		ReplyPartition: e.reply, Ref: e.b.Ref, AcceptedAt: e.now,
+	}
+	var err error
+	if e.buf, err = e.rt.encoders[schemas.Batches].Append(e.buf, &h); err != nil {
+		return fmt.Errorf("encode batch header: %w", err)
+	}
+	e.ends = append(e.ends, len(e.buf))
+	envelope := schemas.Envelope{Tenant: e.b.Tenant, Batch: e.key, Reply: e.reply}
+	e.envelope = envelope.Headers(nil)
+	e.indexAt = slices.IndexFunc(e.envelope, func(h kgo.RecordHeader) bool { return h.Key == schemas.HeaderIndex })
+	e.records[0] = kgo.Record{Topic: schemas.Batches, Partition: 0, Headers: e.envelope, Timestamp: e.now}
+	return nil
+}
+
+// item makes the record of one item: for the item topic, or with defects for the topic of unprocessed outcomes.
+func (e *encoding) item(i int) error {
+	it := &e.b.Items[i]
+	r := kgo.Record{Topic: e.b.Kind, Key: it.Key, Partition: e.partition, Timestamp: e.now}
+	start := len(e.buf)
+	var err error
+	if len(it.Defects) > 0 {
+		r.Topic, r.Key, r.Partition = schemas.UnprocessedTopic(e.b.Kind), nil, e.reply
+		e.buf, err = e.rt.encoders[r.Topic].Append(e.buf, &schemas.Unprocessed{
+			Outcome: schemas.Outcome{
+				Tenant: e.b.Tenant, ID: schemas.ItemID(e.b.Tenant, e.key, int32(i)), Batch: &e.key, Index: int32(i), Attempt: 1, Ref: it.Ref,
+				SourceTopic: e.b.Kind, SourceEpoch: e.epoch, SourcePartition: -1, SourceOffset: -1, AcceptedAt: e.now, JudgedAt: e.now,
+			},
+			Kind: e.b.Kind, ItemKind: e.itemKind, Reasons: it.Defects, Format: it.Format, Original: it.Original,
+		})
+	} else {
+		if it.Key != nil {
+			r.Partition = schemas.Partition(it.Key, e.rt.partitions[e.b.Kind])
+		}
+		e.buf, err = e.rt.encoders[r.Topic].Append(e.buf, it.Value)
+	}
+	if err != nil {
+		return fmt.Errorf("encode item %d: %w", i, err)
+	}
+	r.Headers = e.envelopeOf(i, it.Ref)
+	extra := len(r.Key)
+	for _, h := range r.Headers {
+		extra += len(h.Key) + len(h.Value)
+	}
+	if len(e.buf)-start > schemas.MaxItemBytes || extra > maxRecordExtra {
+		return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("item %d has more than %d bytes when encoded", i, schemas.MaxItemBytes), Index: i, Cause: "item_size"}
+	}
+	e.ends = append(e.ends, len(e.buf))
+	e.records = append(e.records, r)
+	return nil
+}
+
+// envelopeOf is the batch's envelope with the item's index and reference.
+func (e *encoding) envelopeOf(i int, ref *string) []kgo.RecordHeader {
+	n := len(e.envelope)
+	if ref != nil {
+		n++
+	}
+	h := append(make([]kgo.RecordHeader, 0, n), e.envelope...)
+	h[e.indexAt].Value = strconv.AppendInt(nil, int64(i), 10)
+	if ref != nil {
+		h = append(h, kgo.RecordHeader{Key: schemas.HeaderRef, Value: []byte(*ref)})
+	}
+	return h
+}
+
+// finish gives the records their values.
+func (e *encoding) finish() []*kgo.Record {
+	out := make([]*kgo.Record, len(e.records))
+	start := 0
+	for i := range e.records {
+		e.records[i].Value = e.buf[start:e.ends[i]:e.ends[i]]
+		start = e.ends[i]
+		out[i] = &e.records[i]
+	}
+	return out
+}

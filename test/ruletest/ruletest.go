@@ -33,8 +33,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/shopspring/decimal"
-
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -362,7 +360,7 @@ func set(v reflect.Value, text string) error {
 	case *float64:
 		*p, err = strconv.ParseFloat(text, 64)
 	case *schemas.Decimal:
-		*p, err = decimal.NewFromString(text) // unlike UnmarshalText it takes every exponent
+		err = p.UnmarshalText([]byte(text))
 	case *time.Time:
 		if *p, err = time.Parse(time.RFC3339, text); err != nil {
 			*p, err = time.Parse(time.DateOnly, text)

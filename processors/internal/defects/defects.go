@@ -4,10 +4,13 @@ package defects
 
 import (
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/shopspring/decimal"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -27,6 +30,17 @@ var (
 	Earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 	Latest   = time.Date(2261, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 )
+
+// bounds[e] are the first values of exponent -e that do not fit decimal(38, 10).
+var bounds = func() (all [schemas.DecimalScale + 1]struct{ lower, upper schemas.Decimal }) {
+	for e := range all {
+		upper := decimal.NewFromBigInt(pow10(schemas.DecimalPrecision-schemas.DecimalScale+e), int32(-e))
+		all[e].lower, all[e].upper = upper.Neg(), upper
+	}
+	return all
+}()
+
+func pow10(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
 // List collects the reasons of one item. The zero value is ready and allocates nothing until there is a defect.
 type List struct {
@@ -127,10 +141,12 @@ func (l *List) Decimal(field string, d *schemas.Decimal) {
 	if d == nil {
 		return
 	}
-	// Nearly every amount is decided here, without the copies of big integers that the exact answer takes. NumDigits estimates; at most 20
-	// digits and the 10 zeros that the scale may add stay far from 38.
-	if e := d.Exponent(); e >= -schemas.DecimalScale && e <= 0 && d.NumDigits() <= 20 {
-		return
+	// Nearly every amount is decided here, exactly and without the copies of big integers that the answer takes elsewhere: decimals of the
+	// same exponent are compared as they are, however long.
+	if e := -d.Exponent(); e >= 0 && e <= schemas.DecimalScale {
+		if b := &bounds[e]; d.Cmp(b.lower) > 0 && d.Cmp(b.upper) < 0 {
+			return
+		}
 	}
 	if !schemas.FitsDecimal(*d) {
 		// The value is not shown: 1e999999999 as digits would fill the memory.

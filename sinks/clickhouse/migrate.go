@@ -32,6 +32,11 @@ type Step struct {
 	Statements []string
 }
 
+// String names the step for people.
+func (s Step) String() string {
+	return fmt.Sprintf("%04d_%s on %s (%d statements)", s.Migration.Number, s.Migration.Name, s.Node, len(s.Statements))
+}
+
 // Migrations are all that this binary knows, in their order.
 func Migrations() ([]Migration, error) {
 	names, err := fs.Glob(migrationFiles, "migrations/*.sql")
@@ -140,7 +145,7 @@ func (c *Conn) migrateNode(ctx context.Context, n *node, all []Migration, dryRun
 func (c *Conn) recorded(ctx context.Context, n *node) (map[int]string, error) {
 	var exists uint64
 	if err := n.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = ? AND name = 'migrations'", c.cfg.Database).Scan(&exists); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("look for the table migrations: %w", err)
 	}
 	sums := map[int]string{}
 	if exists == 0 {

@@ -81,7 +81,7 @@ func newRig(t testing.TB) *rig {
 			r.broker.CreateTopic(t, topic.Name, n)
 		}
 	}
-	ends, err := r.admin.ListEndOffsets(ctx, topicNames()...)
+	ends, err := r.admin.ListEndOffsets(ctx, Topics()...)
 	must(t, err)
 	ends.Each(func(o kadm.ListedOffset) {
 		must(t, o.Err)
@@ -92,16 +92,6 @@ func newRig(t testing.TB) *rig {
 	must(t, resp.Error())
 	r.child = childConfig{Kafka: r.broker.Addrs, Registry: url, ClickHouse: r.cfg}
 	return r
-}
-
-func topicNames() []string {
-	var names []string
-	for _, t := range schemas.Topics() {
-		if tablesOf(t) != nil {
-			names = append(names, t.Name)
-		}
-	}
-	return names
 }
 
 func testRegistry(t testing.TB, url string) *schemas.Registry {

@@ -1,0 +1,134 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Reports answers what the HTTP doors ask of ClickHouse. Every question names the tenant, and no answer holds another's rows.
+type Reports struct {
+	conn *Conn
+	base int64 // added to batch numbers
+}
+
+// NewReports makes the reports of a server or cluster. The configuration is the sink's own, for the base of batch numbers.
+func NewReports(conn *Conn, cfg SinkConfig) *Reports { return &Reports{conn: conn, base: cfg.NumberBase} }
+
+// Ownership is who owns a product now, by the folded SKU ([schemas.Fold]), in the order of the folded user names. Empty: nobody does.
+func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error) {
+	rows, err := r.conn.any.Query(ctx, "SELECT user_name, product_sku, time_of_approval, source, quantity FROM "+r.conn.table("ownership_current")+
+		" WHERE tenant = ? AND sku_key = ? ORDER BY user_key", tenant, skuKey)
+	if err != nil {
+		return nil, fmt.Errorf("current ownership: %w", err)
+	}
+	defer rows.Close()
+	var all []schemas.OwnershipReport
+	for rows.Next() {
+		var o schemas.OwnershipReport
+		if err := rows.Scan(&o.UserName, &o.ProductSKU, &o.TimeOfApproval, &o.Source, &o.Quantity); err != nil {
+			return nil, fmt.Errorf("current ownership: %w", err)
+		}
+		all = append(all, o)
+	}
+	return all, rows.Err()
+}
+
+// Batch is the batch with the given number; nil: there is none (yet) of this tenant.
+func (r *Reports) Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
+	batches, err := r.batches(ctx, "number = ?", 1, tenant, number)
+	if err != nil || len(batches) == 0 {
+		return nil, err
+	}
+	return &batches[0], nil
+}
+
+// Batches are the newest first, with numbers below before (0: from the newest on), at most limit.
+func (r *Reports) Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error) {
+	if before == 0 {
+		before = 1<<63 - 1
+	}
+	return r.batches(ctx, "number < ?", limit, tenant, before)
+}
+
+// batches reads headers and counts outcomes in two queries: the view batch_status would count every batch for one.
+func (r *Reports) batches(ctx context.Context, where string, limit int, tenant string, number int64) ([]schemas.BatchReport, error) {
+	rows, err := r.conn.any.Query(ctx, "SELECT number, key, tenant, kind, item_kind, door, toInt64(items), accepted_at FROM "+r.conn.table("batches")+
+		" WHERE tenant = ? AND "+where+fmt.Sprintf(" ORDER BY number DESC LIMIT %d", limit), tenant, number)
+	if err != nil {
+		return nil, fmt.Errorf("batches: %w", err)
+	}
+	defer rows.Close()
+	var all []schemas.BatchReport
+	at := map[string]int{}
+	var keys []string
+	for rows.Next() {
+		var b schemas.BatchReport
+		if err := rows.Scan(&b.Number, &b.Key, &b.Tenant, &b.Kind, &b.ItemKind, &b.Door, &b.Items, &b.AcceptedAt); err != nil {
+			return nil, fmt.Errorf("batches: %w", err)
+		}
+		at[b.Key] = len(all)
+		keys = append(keys, b.Key)
+		all = append(all, b)
+	}
+	if err := rows.Err(); err != nil || len(all) == 0 {
+		return nil, err
+	}
+	counts, err := r.conn.any.Query(ctx, "SELECT batch, toInt64(countIf(ok = 1)), toInt64(countIf(ok = 0)) FROM (SELECT batch, argMax(processed, attempt) AS ok FROM "+
+		r.conn.table("outcomes")+" WHERE tenant = ? AND batch IN (?) GROUP BY batch, `index`) GROUP BY batch", tenant, keys)
+	if err != nil {
+		return nil, fmt.Errorf("outcomes of batches: %w", err)
+	}
+	defer counts.Close()
+	for counts.Next() {
+		var key string
+		var good, bad int64
+		if err := counts.Scan(&key, &good, &bad); err != nil {
+			return nil, fmt.Errorf("outcomes of batches: %w", err)
+		}
+		all[at[key]].Processed, all[at[key]].Unprocessed = good, bad
+	}
+	return all, counts.Err()
+}
+
+// BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the first
+// on), at most limit. kind is the batch's.
+func (r *Reports) BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
+	log := map[string]string{
+		schemas.KindOwnership: "ownership", schemas.KindCustomerEvents: "customer_events", schemas.KindReferrals: "referrals",
+	}[kind]
+	if log == "" {
+		return nil, fmt.Errorf("items of a batch: no table for the kind %q", kind)
+	}
+	const none = ", CAST([], 'Array(String)') AS codes, CAST([], 'Array(String)') AS fields, CAST([], 'Array(Nullable(String))') AS vals, CAST([], 'Array(String)') AS messages"
+	const reasons = ", reason_code AS codes, reason_field AS fields, reason_value AS vals, reason_message AS messages"
+	const head = "SELECT `index`, attempt, id, ref, "
+	where := " WHERE tenant = ? AND batch = ? AND `index` > ?"
+	rows, err := r.conn.any.Query(ctx, fmt.Sprintf(`SELECT idx, tupleElement(last, 1), tupleElement(last, 2), tupleElement(last, 3), tupleElement(last, 4), tupleElement(last, 5), tupleElement(last, 6)
+FROM (
+    SELECT `+"`index`"+` AS idx, argMax(ok, attempt) AS good, argMax(tuple(id, ref, codes, fields, vals, messages), attempt) AS last
+    FROM (%s1 AS ok%s FROM %s%s UNION ALL %s0 AS ok%s FROM %s%s)
+    GROUP BY idx
+)
+WHERE good = ? ORDER BY idx LIMIT %d`, head, none, r.conn.table(log), where, head, reasons, r.conn.table("unprocessed"), where, limit),
+		tenant, batchKey, after, tenant, batchKey, after, processed)
+	if err != nil {
+		return nil, fmt.Errorf("items of a batch: %w", err)
+	}
+	defer rows.Close()
+	var all []schemas.ItemReport
+	for rows.Next() {
+		var it schemas.ItemReport
+		var codes, fields, messages []string
+		var values []*string
+		if err := rows.Scan(&it.Index, &it.ID, &it.Ref, &codes, &fields, &values, &messages); err != nil {
+			return nil, fmt.Errorf("items of a batch: %w", err)
+		}
+		for i := range codes {
+			it.Reasons = append(it.Reasons, schemas.Reason{Code: codes[i], Field: fields[i], Value: values[i], Message: messages[i]})
+		}
+		all = append(all, it)
+	}
+	return all, rows.Err()
+}

@@ -1,0 +1,457 @@
+package ingest_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/stack"
+)
+
+func TestMain(m *testing.M) { stack.Main(m) }
+
+const testPartitions = 4
+
+// world is a broker with all topics, a registry with all schemas, a judge that writes outcomes as the processors do, a sink that only
+// commits offsets, and services on top.
+type world struct {
+	broker   *stack.Broker
+	client   *kgo.Client
+	admin    *kadm.Client
+	registry *schemas.Registry
+	keys     *keyTable
+	reports  *reportTable
+	sinkOff  atomic.Bool // the sink stands still
+	judgeOff atomic.Bool // the judge stands still
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{broker: stack.Kafka(t), keys: &keyTable{}, reports: &reportTable{}}
+	var err error
+	w.client, err = kgo.NewClient(append(w.broker.Opts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+		kgo.MetadataMinAge(100*time.Millisecond), kgo.ProducerBatchMaxBytes(4<<20))...)
+	check(t, err)
+	t.Cleanup(w.client.Close)
+	w.admin = kadm.NewClient(w.client)
+	for _, topic := range schemas.Topics() {
+		n := int32(topic.Partitions)
+		if n == 0 {
+			n = testPartitions
+		}
+		config := map[string]*string{}
+		for k, v := range topic.Config {
+			config[k] = &v
+		}
+		if _, err := w.admin.CreateTopic(t.Context(), n, 1, config, topic.Name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			t.Fatal(err)
+		}
+	}
+	w.registry, err = schemas.NewRegistry(schemas.RegistryConfig{URL: []string{stack.Registry(t)}, ConfirmAfter: time.Second, RememberFor: time.Minute}, logger(t))
+	check(t, err)
+	_, err = w.registry.Register(t.Context(), false)
+	check(t, err)
+	for _, group := range []string{"counterfoil-upserts", "counterfoil-validation", "counterfoil-sink"} {
+		w.commitEnds(t, group)
+	}
+	return w
+}
+
+func logger(t *testing.T) *slog.Logger {
+	if os.Getenv("TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allTopics are those that groups commit.
+func allTopics() []string {
+	var names []string
+	for _, topic := range schemas.Topics() {
+		names = append(names, topic.Name)
+	}
+	return names
+}
+
+// commitEnds commits the high watermarks of all topics for a group.
+func (w *world) commitEnds(t *testing.T, group string) {
+	ends, err := w.admin.ListEndOffsets(t.Context(), allTopics()...)
+	check(t, err)
+	if err := w.admin.CommitAllOffsets(t.Context(), group, ends.Offsets()); err != nil && t.Context().Err() == nil {
+		t.Fatal(err)
+	}
+}
+
+// judge starts the fake processors: an item whose account is numbered "missing" is unprocessed, one numbered "hold" is left alone, all
+// others are processed.
+func (w *world) judge(t *testing.T) {
+	t.Helper()
+	ends, err := w.admin.ListEndOffsets(t.Context(), schemas.KindCustomerEvents, schemas.KindOwnership)
+	check(t, err)
+	from := map[string]map[int32]kgo.Offset{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if from[o.Topic] == nil {
+			from[o.Topic] = map[int32]kgo.Offset{}
+		}
+		from[o.Topic][o.Partition] = kgo.NewOffset().At(o.Offset)
+	})
+	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	t.Cleanup(func() { cancel(); done.Wait(); reader.Close() })
+	events := schemas.NewDecoder[schemas.CustomerEvent](w.registry, schemas.CustomerEventSchema)
+	processed, err := w.registry.Encoder(ctx, schemas.ProcessedTopic(schemas.KindCustomerEvents))
+	check(t, err)
+	unprocessed, err := w.registry.Encoder(ctx, schemas.UnprocessedTopic(schemas.KindCustomerEvents))
+	check(t, err)
+	done.Go(func() {
+		for ctx.Err() == nil {
+			fetches := reader.PollFetches(ctx)
+			for w.judgeOff.Load() && ctx.Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			var out []*kgo.Record
+			at := kadm.Offsets{}
+			fetches.EachRecord(func(r *kgo.Record) {
+				at.AddOffset(r.Topic, r.Partition, r.Offset+1, -1)
+				if r.Attrs.IsControl() {
+					return
+				}
+				e, err := schemas.ParseEnvelope(r.Headers)
+				if err != nil {
+					panic(err)
+				}
+				var item schemas.CustomerEvent
+				for err = events.Decode(r.Value, &item); errors.Is(err, schemas.ErrSchemaPending); err = events.Decode(r.Value, &item) {
+					time.Sleep(time.Millisecond)
+				}
+				if err != nil {
+					panic(err)
+				}
+				outcome := schemas.Outcome{Tenant: e.Tenant, ID: schemas.ItemID(e.Tenant, e.Batch, e.Index), Batch: &e.Batch, Index: e.Index, Attempt: 1, Ref: e.Ref,
+					SourceTopic: r.Topic, SourcePartition: r.Partition, SourceOffset: r.Offset, AcceptedAt: r.Timestamp, JudgedAt: time.Now()}
+				o := &kgo.Record{Partition: e.Reply, Headers: e.Headers(nil)}
+				switch *item.Account.Number {
+				case "hold":
+					return
+				case "missing":
+					o.Topic = schemas.UnprocessedTopic(r.Topic)
+					o.Value, err = unprocessed.Append(nil, &schemas.Unprocessed{Outcome: outcome, Kind: r.Topic, Reasons: notFound, Format: schemas.FormatAvro, Original: r.Value})
+				default:
+					o.Topic = schemas.ProcessedTopic(r.Topic)
+					o.Value, err = processed.AppendWithItem(nil, &schemas.EventResult{Outcome: outcome, Kind: item.Kind, Number: schemas.Number(r.Partition, r.Offset, testPartitions)}, r.Value, &item)
+				}
+				if err != nil {
+					panic(err)
+				}
+				out = append(out, o, o) // twice, as overlapping tails or a replay would: duplicates must change nothing
+			})
+			for _, o := range out {
+				c := *o
+				w.client.Produce(ctx, &c, nil)
+			}
+			_ = w.client.Flush(ctx)
+			if len(at) > 0 {
+				_ = w.admin.CommitAllOffsets(ctx, "counterfoil-validation", at)
+			}
+		}
+	})
+}
+
+var notFound = []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Message: "There is no such account."}}
+
+// sink starts the fake sink: it commits the ends of all topics, over and over, while it is not off.
+func (w *world) sink(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	t.Cleanup(func() { cancel(); done.Wait() })
+	done.Go(func() {
+		for ctx.Err() == nil {
+			if !w.sinkOff.Load() {
+				if ends, err := w.admin.ListEndOffsets(ctx, allTopics()...); err == nil {
+					_ = w.admin.CommitAllOffsets(ctx, "counterfoil-sink", ends.Offsets())
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+}
+
+// keyTable is a table of API keys that is always complete.
+type keyTable struct {
+	mu   sync.Mutex
+	keys map[string]*schemas.APIKey
+}
+
+func (k *keyTable) APIKey(id string) *schemas.APIKey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keys[id]
+}
+
+func (k *keyTable) Ready() error { return nil }
+
+// add makes a key and returns its text.
+func (k *keyTable) add(t *testing.T, tenant string, o ingest.KeyOptions) string {
+	t.Helper()
+	key, record, err := ingest.NewKey(tenant, o)
+	check(t, err)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil {
+		k.keys = map[string]*schemas.APIKey{}
+	}
+	k.keys[record.ID] = record
+	return key
+}
+
+// change replaces the record of a key.
+func (k *keyTable) change(key string, change func(*schemas.APIKey)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id := ingest.KeyCredential(key).ID
+	record := *k.keys[id]
+	change(&record)
+	k.keys[id] = &record
+}
+
+// reportTable stands for ClickHouse where a test is about ingest's side of the reports.
+type reportTable struct {
+	mu      sync.Mutex
+	batches []schemas.BatchReport
+	items   map[string][]schemas.ItemReport // by batch key; those with reasons are unprocessed
+}
+
+func (r *reportTable) Ownership(context.Context, string, string) ([]schemas.OwnershipReport, error) {
+	return nil, nil
+}
+
+func (r *reportTable) Batch(_ context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.batches {
+		if r.batches[i].Tenant == tenant && r.batches[i].Number == number {
+			return &r.batches[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func (r *reportTable) Batches(_ context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []schemas.BatchReport
+	for _, b := range slices.Backward(r.batches) {
+		if b.Tenant == tenant && (before == 0 || b.Number < before) && len(out) < limit {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
+func (r *reportTable) BatchItems(_ context.Context, tenant, kind, key string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []schemas.ItemReport
+	for _, i := range r.items[key] {
+		if (len(i.Reasons) == 0) == processed && i.Index > after && len(out) < limit {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}
+
+// testItem is an item of the test door.
+type testItem struct {
+	Ref     string `json:"ref"`
+	Account string `json:"account"`
+	Defect  bool   `json:"defect,omitempty"`
+	Text    string `json:"text,omitempty"`
+}
+
+// testAnswer is what the test door answers.
+type testAnswer struct {
+	Number  int64    `json:"number"`
+	Items   []string `json:"items"` // processed, unprocessed <codes>, pending
+	Pending int      `json:"pending"`
+}
+
+// register adds the test door: POST /test takes an array of testItem.
+func register(s *ingest.Service) {
+	s.Mux().HandleFunc("POST /test", func(rw http.ResponseWriter, r *http.Request) {
+		answer, err := submit(s, r)
+		if err != nil {
+			ingest.NoteError(r, err)
+			ingest.WriteProblem(rw, err)
+			return
+		}
+		status := http.StatusOK
+		if answer.Pending > 0 {
+			status = http.StatusAccepted
+			rw.Header().Set("Location", ingest.JobURL(answer.Number))
+		}
+		ingest.WriteJSON(rw, status, answer)
+	})
+	s.Mux().HandleFunc("GET /panic", func(http.ResponseWriter, *http.Request) { panic("secret internals") })
+}
+
+func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
+	caller, err := s.Authenticate(r, ingest.DoorCRM)
+	if err != nil {
+		return nil, err
+	}
+	body, err := s.ReadBody(r)
+	if err != nil {
+		return nil, err
+	}
+	var items []testItem
+	if ingest.TooDeep(body) || json.Unmarshal(body, &items) != nil {
+		return nil, ingest.NewError(ingest.CodeMalformed, "not a list")
+	}
+	receipt, err := s.Submit(r.Context(), testBatch(caller.Tenant, items))
+	if err != nil {
+		return nil, err
+	}
+	a := &testAnswer{Number: receipt.Number, Pending: receipt.Pending, Items: []string{}}
+	for i, res := range receipt.Results {
+		switch {
+		case res.Index != i || len(res.ID) != 32:
+			return nil, fmt.Errorf("result %d has index %d and id %q", i, res.Index, res.ID)
+		case res.Processed != nil:
+			p := res.Processed.(*schemas.EventResult)
+			if p.Index != int32(i) || p.ID != res.ID {
+				return nil, fmt.Errorf("result %d is that of %d", i, p.Index)
+			}
+			a.Items = append(a.Items, "processed")
+		case res.Reasons != nil:
+			text := "unprocessed"
+			for _, reason := range res.Reasons {
+				text += " " + reason.Code
+			}
+			a.Items = append(a.Items, text)
+		default:
+			a.Items = append(a.Items, "pending")
+		}
+	}
+	return a, nil
+}
+
+func testBatch(tenant string, items []testItem) *ingest.Batch {
+	b := &ingest.Batch{Tenant: tenant, KeyID: "test", Door: ingest.DoorCRM, Kind: schemas.KindCustomerEvents, ItemKind: schemas.EventWeb}
+	for _, it := range items {
+		item := ingest.Item{Ref: &it.Ref, Format: schemas.FormatJSON, Original: []byte(it.Ref)}
+		if it.Defect {
+			item.Defects = []schemas.Reason{{Code: schemas.CodeInvalid, Field: "account", Message: "The account is no text."}}
+		} else {
+			item.Value = &schemas.CustomerEvent{Kind: schemas.EventWeb, Account: &schemas.AccountIdentifier{Number: &it.Account}, EventCommon: schemas.EventCommon{Description: &it.Text}}
+		}
+		b.Items = append(b.Items, item)
+	}
+	return b
+}
+
+// config is the default configuration with what tests always need and the given variables.
+func config(t *testing.T, vars map[string]string) ingest.Config {
+	t.Helper()
+	all := map[string]string{"HTTP_ADDR": "127.0.0.1:0", "TOKEN_SECRETS": "a secret for tests", "SINK_WAIT_START": "2s", "TRANSACTION_TIMEOUT": "5s"}
+	maps.Copy(all, vars)
+	cfg, err := env.ParseAsWithOptions[ingest.Config](env.Options{Environment: all})
+	check(t, err)
+	return cfg
+}
+
+// start runs a service and waits until it is ready. Its end is checked when the test ends.
+func (w *world) start(t *testing.T, vars map[string]string) *ingest.Service {
+	t.Helper()
+	metrics := prometheus.NewRegistry()
+	s, err := ingest.New(config(t, vars), ingest.Deps{
+		Kafka: w.broker.Opts(), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: metrics, Gatherer: metrics,
+	})
+	check(t, err)
+	register(s)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("Run did not end")
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); s.Ready() != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %v", s.Ready())
+		}
+	}
+	return s
+}
+
+// do sends a request and returns the answer's status, body and headers.
+func do(t *testing.T, s *ingest.Service, method, path, key string, body any) (int, []byte, http.Header) {
+	t.Helper()
+	var content io.Reader
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		content = bytes.NewReader(b)
+	default:
+		text, err := json.Marshal(b)
+		check(t, err)
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequest(method, "http://"+s.Addr()+path, content)
+	check(t, err)
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	res, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	check(t, err)
+	return res.StatusCode, text, res.Header
+}
+
+// post sends items through the test door.
+func post(t *testing.T, s *ingest.Service, key string, items ...testItem) (int, testAnswer) {
+	t.Helper()
+	status, body, _ := do(t, s, "POST", "/test", key, items)
+	var a testAnswer
+	if status < 300 {
+		check(t, json.Unmarshal(body, &a))
+	}
+	return status, a
+}

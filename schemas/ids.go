@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/text/cases"
@@ -72,15 +73,21 @@ func Partition(key []byte, partitions int32) int32 {
 // partitioner is stateless for records with a key.
 var partitioner = kgo.StickyKeyPartitioner(nil).ForTopic("")
 
+// fold may be shared between goroutines: unlike other casers that of Fold keeps nothing from one call to the next.
 var fold = cases.Fold()
 
 // Fold makes text comparable without regard to case, by Unicode's case folding. It is the one fold of user names, SKUs and hex
 // identifiers; SQL never folds.
 func Fold(s string) string {
+	upper := false
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c >= 0x80 || 'A' <= c && c <= 'Z' {
+		if s[i] >= 0x80 {
 			return fold.String(s)
 		}
+		upper = upper || 'A' <= s[i] && s[i] <= 'Z'
+	}
+	if upper {
+		return strings.ToLower(s) // of ASCII the fold is the lower case
 	}
 	return s
 }

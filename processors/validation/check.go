@@ -177,7 +177,7 @@ func (c *checker) purchase(e *schemas.CustomerEvent) {
 	for i := range *e.Products {
 		line := &(*e.Products)[i]
 		c.In("products", i)
-		c.mandatoryProduct("product", line.Product)
+		c.mandatoryProduct(line.Product)
 		c.mandatoryDecimal("net_amount", line.NetAmount)
 		c.mandatoryDecimal("vat_amount", line.VATAmount)
 		c.mandatoryDecimal("total_amount", line.TotalAmount)
@@ -238,7 +238,8 @@ func (c *checker) notOne(field string, m members) {
 		c.Add(schemas.CodeMissing, field, nil, "names nothing; exactly one of "+strings.Join(allowed, ", ")+" must be given.")
 		return
 	}
-	c.Add(schemas.CodeMultipleIdentifiers, field, nil, "is given by "+strings.Join(given, " and ")+"; exactly one of "+strings.Join(allowed, ", ")+" must be given.")
+	members := strings.Join(given, ",")
+	c.Add(schemas.CodeMultipleIdentifiers, field, &members, "is given by "+strings.Join(given, " and ")+"; exactly one of "+strings.Join(allowed, ", ")+" must be given.")
 }
 
 func (c *checker) mandatoryNamed(field string, i *schemas.Identifier) {
@@ -249,12 +250,12 @@ func (c *checker) mandatoryNamed(field string, i *schemas.Identifier) {
 	c.identifier(field, ofNamed(i))
 }
 
-func (c *checker) mandatoryProduct(field string, i *schemas.ProductIdentifier) {
+func (c *checker) mandatoryProduct(i *schemas.ProductIdentifier) {
 	if i == nil {
-		c.Missing(field)
+		c.Missing("product")
 		return
 	}
-	c.identifier(field, ofProduct(i))
+	c.identifier("product", ofProduct(i))
 }
 
 func (c *checker) mandatoryParticipant(field string, i *schemas.ParticipantIdentifier) {

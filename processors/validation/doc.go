@@ -62,6 +62,7 @@
 //	description, udf_string_1 …, other texts –                  invalid                                     –
 //	udf_float_1 …                           –                   invalid                                     –
 //
-// Neither of account and participant, or both, is a defect of account. Any identifier may also be invalid or out_of_range (NUL, UTF-8,
+// Neither of account and participant, or both, is a defect of account, without a value; where an identifier itself is given by several
+// members, the value of multiple_identifiers is their names (id,number). Any identifier may also be invalid or out_of_range (NUL, UTF-8,
 // length). An item with very many defects lists the first of them, and a last reason without a field says how many are left out.
 package validation

@@ -74,8 +74,8 @@ const demoKeyFile = "demo-key"
 
 var keyForm = regexp.MustCompile(`^[0-9A-Za-z]{6}\.[0-9A-Za-z]{22}$`)
 
-// demoKey returns the key of tenant demo that the data folder keeps, and makes it where there is none yet; created says so. The record goes
-// to the topic api_keys with [keyStore.ensure], at every start: a crash may have come between the file and the topic.
+// demoKey returns the key of tenant demo that the data folder keeps, and makes it where there is none yet; created says so. The record must
+// still be written with [writeKey]: a crash may have come between the file and the topic.
 func demoKey(dir string) (id, secret string, record schemas.APIKey, created bool, err error) {
 	path := filepath.Join(dir, demoKeyFile)
 	const note = "demo key, made by counterfoil up"

@@ -167,7 +167,7 @@ func (s *keyStore) create(ctx context.Context, app *app, opts *keysFlags) error 
 		}
 		taken = slices.ContainsFunc(have, func(k *schemas.APIKey) bool { return k.ID == key.ID })
 	}
-	if err := s.put(ctx, key); err != nil {
+	if err := writeKey(ctx, s.client, s.registry, key); err != nil {
 		return err
 	}
 	if opts.json {
@@ -256,23 +256,12 @@ func (s *keyStore) setEnabled(ctx context.Context, id string, enabled bool) (*sc
 	}
 	key := keys[i]
 	key.Enabled = enabled
-	return key, s.put(ctx, key)
+	return key, writeKey(ctx, s.client, s.registry, key)
 }
 
-// ensure writes a key unless the topic has it: what an operator changed since stays.
-func (s *keyStore) ensure(ctx context.Context, key *schemas.APIKey) error {
-	keys, err := s.list(ctx)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(keys, func(k *schemas.APIKey) bool { return k.ID == key.ID }) {
-		return nil
-	}
-	return s.put(ctx, key)
-}
-
-func (s *keyStore) put(ctx context.Context, key *schemas.APIKey) error {
-	encoder, err := s.registry.Encoder(ctx, schemas.APIKeys)
+// writeKey writes a key's record. The client's partitioner must take the partition of the record or Kafka's own.
+func writeKey(ctx context.Context, client *kgo.Client, registry *schemas.Registry, key *schemas.APIKey) error {
+	encoder, err := registry.Encoder(ctx, schemas.APIKeys)
 	if err != nil {
 		return err
 	}
@@ -282,7 +271,7 @@ func (s *keyStore) put(ctx context.Context, key *schemas.APIKey) error {
 	}
 	env := schemas.Envelope{Tenant: key.Tenant, Reply: -1}
 	rec := &kgo.Record{Topic: schemas.APIKeys, Key: schemas.ReferenceKey(key.Tenant, key.ID), Value: value, Headers: env.Headers(nil)}
-	if err := s.client.ProduceSync(ctx, rec).FirstErr(); err != nil {
+	if err := client.ProduceSync(ctx, rec).FirstErr(); err != nil {
 		return fmt.Errorf("write key %s to topic %s: %w", key.ID, schemas.APIKeys, err)
 	}
 	return nil

@@ -654,7 +654,7 @@ func fractionDigits(text string) int {
 	return len(strings.TrimRight(digits, "0"))
 }
 
-var decimalForm = regexp.MustCompile(`^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?$`)
+var decimalForm = regexp.MustCompile(`^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$`)
 
 // decimalBytes converts a decimal to Avro's bytes: big-endian two's complement of the value times 10^scale.
 func (t *plainType) decimalBytes(v any) (b []byte, rule string) {
@@ -668,16 +668,20 @@ func (t *plainType) decimalBytes(v any) (b []byte, rule string) {
 	if len(text) > 1000 || !decimalForm.MatchString(text) {
 		return nil, fmt.Sprintf("is %s; expected %s", describe(v), t.expected())
 	}
-	d, err := decimal.NewFromString(text)
-	if err != nil {
-		return nil, fmt.Sprintf("is %s; expected %s", describe(v), t.expected())
+	var unscaled *big.Int
+	d, err := decimal.NewFromString(text) // fails for exponents beyond reason
+	fits := err == nil
+	if fits {
+		unscaled, fits = t.unscaled(d)
 	}
-	unscaled, ok := t.unscaled(d)
-	if !ok {
+	if !fits {
 		return nil, fmt.Sprintf("is %s, which does not fit: at most %d digits before the point and %d after it, and nothing is rounded",
 			describe(v), t.precision-t.scale, t.scale)
 	}
-	length := unscaled.BitLen()/8 + 1 // one bit more than the magnitude, for the sign
+	length := unscaled.BitLen()/8 + 1 // with a bit for the sign
+	if unscaled.Sign() < 0 {
+		length = new(big.Int).Not(unscaled).BitLen()/8 + 1 // -128 is one byte
+	}
 	if t.kind == "fixed" {
 		if length > t.size {
 			return nil, fmt.Sprintf("is %s, which does not fit %d bytes", describe(v), t.size)

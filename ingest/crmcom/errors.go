@@ -42,7 +42,7 @@ var exceptions = map[string]struct {
 	exception
 	sentence func(r *schemas.Reason) string
 }{
-	schemas.CodeMissing:             {mandatoryValue, func(r *schemas.Reason) string { return wireName(r.Field) + " Is Mandatory." }},
+	schemas.CodeMissing:             {mandatoryValue, func(r *schemas.Reason) string { return whoOr(r.Field) + " Is Mandatory." }},
 	schemas.CodeInvalid:             {invalidValue, func(r *schemas.Reason) string { return withValue(r) + " Is Not Valid." }},
 	schemas.CodeOutOfRange:          {invalidValue, func(r *schemas.Reason) string { return withValue(r) + " Is Out of Range." }},
 	schemas.CodeNotAllowed:          {invalidValue, func(r *schemas.Reason) string { return withValue(r) + " Is Not Allowed." }},
@@ -69,12 +69,15 @@ func describe(reasons []schemas.Reason) (code, description string) {
 }
 
 func multipleSentence(r *schemas.Reason) string {
-	if r.Field == "account" || r.Field == "participant" || r.Field == "" {
-		if r.Value == nil {
-			return "Only One of accounts_receivable_identifier and rewards_participant_identifier Can Be Given."
-		}
+	return "Only One Value of " + whoOr(r.Field) + " Can Be Given."
+}
+
+// whoOr is the wire name of a member. Account and participant exclude each other, and a reason about the pair has the field account.
+func whoOr(field string) string {
+	if field == "account" {
+		return wireName("account") + " or " + wireName("participant")
 	}
-	return "Only One Value of " + wireName(r.Field) + " Can Be Given."
+	return wireName(field)
 }
 
 // withValue is the wire name of the reason's member, and the value if it is known.

@@ -16,12 +16,11 @@ type Config struct {
 	Hosts    []string `env:"CLICKHOUSE_ADDR" envDefault:"127.0.0.1:9000" desc:"host:port of ClickHouse (native protocol), several separated by commas; with CLICKHOUSE_CLUSTER they are only asked for its nodes"`
 	Database string   `env:"CLICKHOUSE_DATABASE" envDefault:"counterfoil" desc:"database of all tables and views"`
 	User     string   `env:"CLICKHOUSE_USER" envDefault:"default" desc:"user name"`
-	Password string   `env:"CLICKHOUSE_PASSWORD" desc:"password"`
+	Password string   `env:"CLICKHOUSE_PASSWORD" secret:"true" desc:"password"`
 	TLS      bool     `env:"CLICKHOUSE_TLS" desc:"connect with TLS"`
 	CAFile   string   `env:"CLICKHOUSE_TLS_CA_FILE" desc:"PEM file of the certificate authorities to trust; the system's when empty"`
 	Cluster  string   `env:"CLICKHOUSE_CLUSTER" desc:"name of a cluster in ClickHouse's remote_servers; empty for a single server"`
-	// NodePort is where a cluster's nodes take clients when system.clusters lists another port for the traffic between servers.
-	NodePort int `env:"CLICKHOUSE_NODE_PORT" desc:"client port of a cluster's nodes, where it differs from the one in remote_servers"`
+	NodePort int      `env:"CLICKHOUSE_NODE_PORT" desc:"client port of a cluster's nodes, where it differs from the one in remote_servers"`
 }
 
 // SinkConfig is how the sink works.
@@ -37,8 +36,8 @@ type SinkConfig struct {
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// check returns every problem of the configuration at once.
-func (c *Config) check() error {
+// Validate returns every problem of the configuration at once.
+func (c *Config) Validate() error {
 	var errs []error
 	if len(c.Hosts) == 0 {
 		errs = append(errs, errors.New("CLICKHOUSE_ADDR names no host"))
@@ -53,7 +52,7 @@ func (c *Config) check() error {
 	return errors.Join(errs...)
 }
 
-func (c *SinkConfig) check() error {
+func (c *SinkConfig) Validate() error {
 	var errs []error
 	// The longest block that ClickHouse writes as one part; more rows would no longer be one atomic insert.
 	if c.FlushRows < 1 || c.FlushRows > 1_000_000 {

@@ -38,7 +38,7 @@ type node struct {
 // Open connects to ClickHouse. It does not need the database to exist; it needs a server that answers, so that a wrong address is named
 // at the start.
 func Open(ctx context.Context, cfg Config) (*Conn, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	opts, err := cfg.options(cfg.Hosts)

@@ -8,13 +8,10 @@ import (
 )
 
 // Reports answers what the HTTP doors ask of ClickHouse. Every question names the tenant, and no answer holds another's rows.
-type Reports struct {
-	conn *Conn
-	base int64 // added to batch numbers
-}
+type Reports struct{ conn *Conn }
 
-// NewReports makes the reports of a server or cluster. The configuration is the sink's own, for the base of batch numbers.
-func NewReports(conn *Conn, cfg SinkConfig) *Reports { return &Reports{conn: conn, base: cfg.NumberBase} }
+// Reports are the report queries over this connection.
+func (c *Conn) Reports() *Reports { return &Reports{conn: c} }
 
 // Ownership is who owns a product now, by the folded SKU ([schemas.Fold]), in the order of the folded user names. Empty: nobody does.
 func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error) {

@@ -121,7 +121,7 @@ func newBlock() *block { return &block{fills: map[*dest]*fill{}, next: map[*part
 
 // New checks the configuration and that the tables are there.
 func New(cfg SinkConfig, deps Deps) (*Sink, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Sink{

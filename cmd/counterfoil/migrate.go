@@ -1,0 +1,338 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/counterfoil/counterfoil/processors"
+	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/sinks/clickhouse"
+)
+
+func migrateCommand() *command {
+	var dryRun bool
+	return &command{
+		name:    "migrate",
+		args:    "[--dry-run]",
+		summary: "prepare Kafka, the schema registry and ClickHouse for this version",
+		help: `Creates the topics, registers the schemas after checking that they are compatible with every version registered before, creates or changes
+the tables and views in ClickHouse, and notes where each consumer group begins. Run it before the first start and with each new version;
+running it again, or twice at once, changes nothing.
+
+It refuses, and changes nothing, where a schema is not compatible, where a migration that was applied has another text now, and where a
+topic or a group's offsets were lost since the last run.
+
+Example:
+  KAFKA_BROKERS=kafka-1:9092 CLICKHOUSE_ADDR=ch-1:9000 SCHEMA_REGISTRY_URL=http://registry:8081 counterfoil migrate --dry-run`,
+		flags: func(f *flag.FlagSet) {
+			f.BoolVar(&dryRun, "dry-run", false, "say what would be done, and do nothing")
+		},
+		run: func(ctx context.Context, app *app, args []string) error {
+			cfg, err := loadConfig(app.environ)
+			if err != nil {
+				return err
+			}
+			return migrate(ctx, cfg, newLogger(cfg.Common, app.stderr), app.stdout, dryRun)
+		},
+	}
+}
+
+// migrate brings Kafka, the registry and ClickHouse to what this binary needs and says each step on out. What can refuse comes first.
+func migrate(ctx context.Context, cfg *Config, log *slog.Logger, out io.Writer, dryRun bool) error {
+	client, err := reachKafka(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	adm := kadm.NewClient(client)
+	registry, err := schemas.NewRegistry(cfg.Registry, log)
+	if err != nil {
+		return err
+	}
+	conn, err := clickhouse.Open(ctx, cfg.ClickHouse)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	say := func(format string, args ...any) {
+		if dryRun {
+			format = "would " + format
+		}
+		fmt.Fprintf(out, format+"\n", args...)
+	}
+
+	if _, err := registry.Register(ctx, true); err != nil {
+		return err
+	}
+	steps, err := conn.Migrate(ctx, dryRun)
+	if err != nil {
+		return err
+	}
+	for _, step := range steps {
+		say("apply ClickHouse migration %s", step)
+	}
+	if err := createTopics(ctx, adm, cfg.Topics, say, dryRun); err != nil {
+		return err
+	}
+	added, err := registry.Register(ctx, dryRun)
+	if err != nil {
+		return err
+	}
+	for _, topic := range added {
+		say("register the schema of %s", topic)
+	}
+	if dryRun {
+		return nil
+	}
+	ids, err := topicIDs(ctx, adm)
+	if err != nil {
+		return err
+	}
+	if err := recordEpochs(ctx, conn, ids, say); err != nil {
+		return err
+	}
+	return recordOffsets(ctx, conn, adm, say)
+}
+
+// createTopics creates what is missing. Topics that exist keep their partitions; new ones get as many as the first item topic has.
+func createTopics(ctx context.Context, adm *kadm.Client, cfg TopicsConfig, say func(string, ...any), dryRun bool) error {
+	meta, err := adm.Metadata(ctx)
+	if err != nil {
+		return fmt.Errorf("read Kafka's metadata: %w", err)
+	}
+	partitions, replication := cfg.Partitions, cfg.Replication
+	if t, ok := meta.Topics[schemas.KindOwnership]; ok && t.Err == nil && len(t.Partitions) > 0 {
+		partitions = len(t.Partitions)
+	}
+	if replication == 0 {
+		replication = min(3, len(meta.Brokers))
+	}
+	for _, t := range schemas.Topics() {
+		if have, ok := meta.Topics[t.Name]; ok && have.Err == nil {
+			if want := t.Partitions; want > 0 && len(have.Partitions) != want {
+				return fmt.Errorf("topic %s has %d partitions, it must have %d: it was not created by counterfoil migrate", t.Name, len(have.Partitions), want)
+			}
+			continue
+		}
+		n := t.Partitions
+		if n == 0 {
+			n = partitions
+		}
+		say("create topic %s with %d partitions, replication %d", t.Name, n, replication)
+		if dryRun {
+			continue
+		}
+		config := map[string]*string{}
+		for k, v := range t.Config {
+			config[k] = &v
+		}
+		if replication >= 3 {
+			config["min.insync.replicas"] = kadm.StringPtr("2")
+			config["unclean.leader.election.enable"] = kadm.StringPtr("false")
+		}
+		_, err := adm.CreateTopic(ctx, int32(n), int16(replication), config, t.Name)
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) { // another migrate was faster
+			return fmt.Errorf("create topic %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// topicIDs are Kafka's ids of our topics; a topic that was deleted and created anew has another one.
+func topicIDs(ctx context.Context, adm *kadm.Client) (map[string]string, error) {
+	var names []string
+	for _, t := range schemas.Topics() {
+		names = append(names, t.Name)
+	}
+	details, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	ids := map[string]string{}
+	var problems []error
+	for _, name := range names {
+		d, ok := details[name]
+		switch {
+		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+			problems = append(problems, fmt.Errorf("topic %s does not exist: run counterfoil migrate", name))
+		case d.Err != nil:
+			problems = append(problems, fmt.Errorf("topic %s: %w", name, d.Err))
+		default:
+			ids[name] = d.ID.String()
+		}
+	}
+	return ids, errors.Join(problems...)
+}
+
+// recordEpochs notes the id of each topic that is met for the first time, and refuses ids that differ from those noted.
+func recordEpochs(ctx context.Context, conn *clickhouse.Conn, ids map[string]string, say func(string, ...any)) error {
+	known, err := conn.TopicEpochs(ctx)
+	if err != nil {
+		return err
+	}
+	if err := sameTopics(known, ids); err != nil {
+		return err
+	}
+	for _, t := range schemas.Topics() {
+		if _, ok := known[t.Name]; ok {
+			continue
+		}
+		say("record topic %s (id %s) as epoch 0", t.Name, ids[t.Name])
+		if err := conn.RecordTopicEpoch(ctx, t.Name, clickhouse.TopicEpoch{ID: ids[t.Name]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameTopics refuses topics that were created anew since ClickHouse noted their ids: positions in the tables would mean other records.
+func sameTopics(known map[string]clickhouse.TopicEpoch, ids map[string]string) error {
+	var problems []error
+	for _, t := range schemas.Topics() {
+		if k, ok := known[t.Name]; ok && k.ID != ids[t.Name] {
+			problems = append(problems, fmt.Errorf("topic %s has id %s, ClickHouse knows it as %s", t.Name, ids[t.Name], k.ID))
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("Kafka and ClickHouse do not belong together: a topic was created anew, or one of two data folders was wiped. "+
+		"Bring the missing one back; or, to begin anew, empty both (of `counterfoil up`: the whole data folder):\n%w", errors.Join(problems...))
+}
+
+// groups are the consumer groups with the topics that they read.
+func groups() map[string][]string {
+	g := map[string][]string{clickhouse.Group: clickhouse.Topics()}
+	for _, name := range processors.Names() {
+		g[processors.Group(name)] = processors.Topics(name)
+	}
+	return g
+}
+
+// recordOffsets commits the log's start for each (topic, group) that ClickHouse does not know yet, and refuses groups whose commits are gone:
+// they would begin somewhere else without anybody seeing it.
+func recordOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client, say func(string, ...any)) error {
+	known, err := conn.GroupStarts(ctx)
+	if err != nil {
+		return err
+	}
+	epochs, err := conn.TopicEpochs(ctx)
+	if err != nil {
+		return err
+	}
+	for group, topics := range groups() {
+		committed, err := adm.FetchOffsets(ctx, group)
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return fmt.Errorf("read the offsets of group %s: %w", group, err)
+		}
+		starts, err := adm.ListStartOffsets(ctx, topics...)
+		if err == nil {
+			err = starts.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("read where the topics of group %s begin: %w", group, err)
+		}
+		begin := kadm.Offsets{}
+		var fresh []clickhouse.GroupStart
+		for _, topic := range topics {
+			start := clickhouse.GroupStart{Topic: topic, Epoch: epochs[topic].Epoch, Group: group}
+			if slices.Contains(known, start) {
+				continue
+			}
+			fresh = append(fresh, start)
+			for partition, at := range starts[topic] {
+				if _, ok := committed.Lookup(topic, partition); !ok {
+					begin.AddOffset(topic, partition, at.Offset, -1)
+				}
+			}
+		}
+		if len(begin) > 0 {
+			say("let group %s begin at the start of %d topics", group, len(begin))
+			done, err := adm.CommitOffsets(ctx, group, begin)
+			if err == nil {
+				err = done.Error()
+			}
+			if errors.Is(err, kerr.UnknownMemberID) {
+				return fmt.Errorf("group %s has running members, so that Kafka takes no first offsets for topics that are new to it: stop them, run migrate, start them again", group)
+			}
+			if err != nil {
+				return fmt.Errorf("commit the first offsets of group %s: %w", group, err)
+			}
+		}
+		for _, start := range fresh {
+			if err := conn.RecordGroupStart(ctx, start); err != nil {
+				return err
+			}
+		}
+	}
+	return checkOffsets(ctx, conn, adm)
+}
+
+// checkOffsets refuses groups that ClickHouse has seen begin and whose commits Kafka no longer has.
+func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) error {
+	known, err := conn.GroupStarts(ctx)
+	if err != nil {
+		return err
+	}
+	ends := map[string]int{}
+	details, err := adm.ListTopics(ctx)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	for name, d := range details {
+		ends[name] = len(d.Partitions)
+	}
+	var problems []error
+	for group, topics := range groups() {
+		committed, err := adm.FetchOffsets(ctx, group)
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return fmt.Errorf("read the offsets of group %s: %w", group, err)
+		}
+		for _, topic := range topics {
+			if !slices.ContainsFunc(known, func(s clickhouse.GroupStart) bool { return s.Topic == topic && s.Group == group }) {
+				problems = append(problems, fmt.Errorf("group %s has no first offsets for topic %s: run counterfoil migrate", group, topic))
+				continue
+			}
+			for partition := range ends[topic] {
+				if o, ok := committed.Lookup(topic, int32(partition)); !ok || o.At < 0 {
+					problems = append(problems, fmt.Errorf("group %s lost its offset of topic %s partition %d: Kafka forgot it (offsets.retention.minutes) or it was deleted; "+
+						"commit the position up to which ClickHouse holds the outcomes before starting again", group, topic, partition))
+				}
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// checkPrepared is what every role asks at its start: are the topics the ones that ClickHouse knows, and does every group still have its
+// commits? It returns the epochs.
+func checkPrepared(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) (schemas.Epochs, error) {
+	ids, err := topicIDs(ctx, adm)
+	if err != nil {
+		return nil, err
+	}
+	known, err := conn.TopicEpochs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	epochs := schemas.Epochs{}
+	for topic := range ids {
+		k, ok := known[topic]
+		if !ok {
+			return nil, fmt.Errorf("ClickHouse does not know topic %s yet: run counterfoil migrate", topic)
+		}
+		epochs[topic] = k.Epoch
+	}
+	if err := sameTopics(known, ids); err != nil {
+		return nil, err
+	}
+	return epochs, checkOffsets(ctx, conn, adm)
+}

@@ -94,6 +94,4 @@ func TestUpstreamWay(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	t.Log(x.good(t, "", "tail", "customer_events.unprocessed"))
-	t.Log(x.good(t, "", "tail", "customer_events.processed"))
 }

@@ -20,7 +20,7 @@
 //
 // All steps are Go templates. Without arguments token, key, keyID, keySecret and basic (user:password in base64) belong to the file's tenant;
 // with the name of another key (see run_test.go) to that. tenant is the file's tenant. repeat N SEP TEXT writes TEXT N times, with its number
-// for each #. id NAME is the identifier of a reference of references_test.go. saved NAME is what an earlier answer had at <save NAME>.
+// for each #. expired, forged and tokenOf KEY are tokens that no login gives. id NAME is the identifier of a reference of references_test.go. saved NAME is what an earlier answer had at <save NAME>.
 //
 // A JSON body is compared by structure: numbers by their digits, texts exactly. In its texts and in headers, these stand for values that are
 // not known before:

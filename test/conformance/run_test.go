@@ -23,7 +23,7 @@ var namedKeys = map[string]func(*schemas.APIKey){
 }
 
 func TestTranscripts(t *testing.T) {
-	up := harness.StartUp(t)
+	up := harness.StartUp(t, harness.Env("TOKEN_SECRETS="+tokenSecret, "SINK_WAIT=10s"))
 	transcripts := load(t, ".")
 	keys := map[string]harness.Key{}
 	for name, change := range namedKeys {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
@@ -146,7 +147,15 @@ func (r *runner) render(text string) string {
 			}
 			return strings.Join(all, sep)
 		},
-		"id": id,
+		"id":    id,
+		"lower": strings.ToLower,
+		// The tokens that login cannot be brought to make: one that has expired, one signed by somebody else, one of a key that is disabled.
+		"expired": func() string { return r.sign(tokenSecret, r.me, -time.Second) },
+		"forged":  func() string { return r.sign("a secret of somebody else", r.me, time.Hour) },
+		"tokenOf": func(name string) (string, error) {
+			k, err := r.key([]string{name})
+			return r.sign(tokenSecret, k, time.Hour), err
+		},
 		"saved": func(name string) (string, error) {
 			v, ok := r.saved[name]
 			if !ok {
@@ -183,6 +192,13 @@ func (r *runner) logIn() string {
 		r.token = c.Token()
 	}
 	return r.token
+}
+
+// tokenSecret signs the tokens of the product under test.
+const tokenSecret = "the secret of the conformance tests"
+
+func (r *runner) sign(secret string, k harness.Key, life time.Duration) string {
+	return ingest.NewTokens([]string{secret}).Sign(ingest.Token{Tenant: k.Tenant, KeyID: k.ID, Expires: time.Now().Add(life).Unix()})
 }
 
 // message is a request or response in a transcript.

@@ -1,0 +1,124 @@
+# `make` lists the targets. `make up` and `make test` are all that a newcomer needs: they install what they miss,
+# into .tools, which git ignores.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO      ?= go
+ARGS    ?=
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+CHDB_VERSION := 26.7.3-stable.1
+platform     := $(shell uname -s)/$(shell uname -m)
+chdb_Linux/x86_64  := lib-linux-x64-gnu
+chdb_Linux/aarch64 := lib-linux-arm64-gnu
+chdb_Darwin/x86_64 := lib-darwin-x64
+chdb_Darwin/arm64  := lib-darwin-arm64
+chdb         := $(chdb_$(platform))
+# One file per version, so that another version is installed over the old one.
+chdb_done    := .tools/chdb-$(CHDB_VERSION)
+kafka_done   := .tools/kafka/$(shell cksum < test/kafka/pom.xml | cut -d' ' -f1)
+
+lint := $(GO) tool -modfile=.ci/lint.mod golangci-lint
+
+## up: run everything here, in the foreground, with embedded Kafka, registry and ClickHouse; ARGS="--help" lists flags
+.PHONY: up
+up: tools build
+	exec bin/counterfoil up $(ARGS)
+
+## build: build bin/counterfoil
+.PHONY: build
+build: need-go
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/counterfoil ./cmd/counterfoil
+
+## test: run all tests, on the embedded Kafka and ClickHouse
+.PHONY: test
+test: need-go tools
+	$(GO) test $(TESTFLAGS) ./...
+
+## test-kafka: run the tests that a real broker can tell more about, on Apache Kafka 4.3.1 (needs Java 17 and Maven)
+.PHONY: test-kafka
+test-kafka: need-go tools tools-kafka
+	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 1 $(TESTFLAGS) ./test/... ./processors/...
+
+## race: run all tests with the race detector
+.PHONY: race
+race:
+	$(MAKE) test TESTFLAGS="-race $(TESTFLAGS)"
+
+## fuzz: run each fuzz target for FUZZTIME (60s)
+.PHONY: fuzz
+FUZZTIME ?= 60s
+fuzz: need-go
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+	    echo "== $$(dirname "$$file") $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" < /dev/null; \
+	  done; \
+	done
+
+## bench: print this machine's figures (BENCH selects by name)
+.PHONY: bench
+BENCH ?= .
+bench: need-go tools
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m -p 1 ./test/...
+
+## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours)
+.PHONY: soak
+soak: need-go tools tools-kafka
+	SOAK=1 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+	SOAK=1 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+
+## lint: check the formatting, vet, and run golangci-lint
+.PHONY: lint
+lint: need-go
+	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 -r gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(lint) run ./...
+
+## tools: install the ClickHouse engine for this platform (npm), unless CLICKHOUSE_ADDR or LIBCHDB says what to use
+.PHONY: tools
+ifneq ($(CLICKHOUSE_ADDR)$(LIBCHDB),)
+tools:
+	@true
+else ifeq ($(chdb),)
+tools:
+	@command -v clickhouse > /dev/null || { echo "There is no embedded ClickHouse for $(platform). Put a clickhouse binary on the PATH, or set CLICKHOUSE_ADDR to a server." >&2; exit 1; }
+else
+tools: $(chdb_done)
+endif
+
+$(chdb_done):
+	@command -v npm > /dev/null || { echo "npm is missing: it installs the embedded ClickHouse. Install Node.js 18 or later (Debian: apt-get install npm; macOS: brew install node), or set CLICKHOUSE_ADDR to a server, or LIBCHDB to a libchdb.so." >&2; exit 1; }
+	@echo "installing ClickHouse $(CHDB_VERSION) for $(platform) into .tools (570 MB)"
+	@mkdir -p .tools
+	npm install --prefix .tools --no-save --no-package-lock --no-audit --no-fund --loglevel=error @chdb/$(chdb)@$(CHDB_VERSION)
+	@rm -f .tools/chdb-* && touch $@
+
+## tools-kafka: install Apache Kafka for `make test-kafka` (Maven)
+.PHONY: tools-kafka
+tools-kafka: $(kafka_done)
+
+$(kafka_done):
+	@command -v java > /dev/null || { echo "java is missing: Apache Kafka needs Java 17 or later (Debian: apt-get install openjdk-17-jdk-headless maven; macOS: brew install openjdk@17 maven)." >&2; exit 1; }
+	@command -v mvn > /dev/null || { echo "mvn is missing: it installs Apache Kafka (Debian: apt-get install maven; macOS: brew install maven)." >&2; exit 1; }
+	@echo "installing Apache Kafka into .tools/kafka"
+	@rm -rf .tools/kafka && mkdir -p .tools/kafka
+	mvn -q -B -f test/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.tools/kafka/libs -DincludeScope=runtime
+	@touch $@
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) > /dev/null || { echo "Go is missing: install Go 1.26 or later from https://go.dev/dl." >&2; exit 1; }
+
+## clean: remove what make has built and installed; .counterfoil, the data of make up, stays
+.PHONY: clean
+clean:
+	rm -rf bin .tools
+
+## help: list the targets
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-12s %s\n", $$1, substr($$0, length($$1) + 3) }'

@@ -59,7 +59,10 @@ func (s *Service) authenticate(r *http.Request, door string, credentials []Crede
 		return nil, s.refuse(&Error{Code: CodeUnauthenticated, Message: "an API key is required", Index: -1, Cause: "no_key"})
 	}
 	c := credentials[i]
-	key := s.deps.Keys.APIKey(c.ID)
+	key, err := s.key(c.ID)
+	if err != nil {
+		return nil, err
+	}
 	var hash []byte
 	if key != nil {
 		hash = key.SecretHash
@@ -80,7 +83,10 @@ func (s *Service) AuthenticateToken(r *http.Request, door, token string) (*Calle
 	if err != nil {
 		return nil, s.refuse(&Error{Code: CodeUnauthenticated, Message: "the token is not valid or has expired", Index: -1, Cause: "wrong_token"})
 	}
-	key := s.deps.Keys.APIKey(t.KeyID)
+	key, err := s.key(t.KeyID)
+	if err != nil {
+		return nil, err
+	}
 	if key == nil || key.Tenant != t.Tenant {
 		return nil, s.refuse(&Error{Code: CodeUnauthenticated, Message: "the token is not valid or has expired", Index: -1, Cause: "wrong_token"})
 	}
@@ -90,6 +96,17 @@ func (s *Service) AuthenticateToken(r *http.Request, door, token string) (*Calle
 	}
 	caller.Unit = t.Unit
 	return caller, nil
+}
+
+// key finds a key; nil: there is none. Until all keys are loaded nobody knows that.
+func (s *Service) key(id string) (*schemas.APIKey, error) {
+	key := s.deps.Keys.APIKey(id)
+	if key == nil {
+		if err := s.deps.Keys.Ready(); err != nil {
+			return nil, s.refuse(busy("starting", "the service is starting; try again later", err))
+		}
+	}
+	return key, nil
 }
 
 // IssueToken makes a login token for a caller. unit may be empty.

@@ -145,7 +145,7 @@ func (b *backlog) age() time.Duration {
 // refuse is the error for a new batch while the backlog is too old.
 func (b *backlog) refuse() *Error {
 	if age := b.age(); age > b.s.cfg.BacklogLimit {
-		return busy("backlog", "items wait too long to be judged; nothing was accepted, try again later", 5*time.Second, nil)
+		return busy("backlog", "items wait too long to be judged; nothing was accepted, try again later", nil)
 	}
 	return nil
 }

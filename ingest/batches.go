@@ -92,7 +92,7 @@ func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
 	default:
 		header, err := s.header(ctx, number-1-s.cfg.NumberBase)
 		if err != nil {
-			return nil, busy("kafka", "the batch could not be looked up; try again later", 0, err)
+			return nil, busy("kafka", "the batch could not be looked up; try again later", err)
 		}
 		if header == nil || header.Tenant != caller.Tenant {
 			return nil, unknown
@@ -112,7 +112,7 @@ func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
 }
 
 func reportError(err error) *Error {
-	return busy("reports", "the reports cannot be read now; try again later", 0, err)
+	return busy("reports", "the reports cannot be read now; try again later", err)
 }
 
 func (s *Service) problemOf(w http.ResponseWriter, r *http.Request, err error) {

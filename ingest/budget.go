@@ -57,5 +57,5 @@ func (s *Service) reserve(r *http.Request, n int64) error {
 }
 
 func (s *Service) full() *Error {
-	return busy("budget", "too much is waiting to be judged; nothing was accepted, try again later", time.Second, nil)
+	return busy("budget", "too much is waiting to be judged; nothing was accepted, try again later", nil)
 }

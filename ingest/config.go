@@ -47,8 +47,8 @@ type Config struct {
 	NumberBase     int64          `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
 }
 
-// check returns every problem of the configuration at once.
-func (c *Config) check() error {
+// Validate returns every problem of the configuration at once.
+func (c *Config) Validate() error {
 	var errs []error
 	for _, d := range []struct {
 		name  string

@@ -77,6 +77,10 @@ func AsError(err error) *Error {
 }
 
 // busy makes the error for a request that is safe to send again later.
-func busy(cause, message string, after time.Duration, err error) *Error {
+func busy(cause, message string, err error) *Error {
+	after := time.Second
+	if cause == "backlog" {
+		after = 5 * time.Second // it takes longer to go away than a full queue does
+	}
 	return &Error{Code: CodeBusy, Message: message, Index: -1, RetryAfter: after, Cause: cause, Err: err}
 }

@@ -27,7 +27,8 @@ type request struct {
 	door     string
 	keyID    string
 	tenant   string
-	batch    int64 // number of the batch that it became; 0: none
+	batch    int64  // number of the batch that it became; 0: none
+	trace    string // traceparent (W3C), passed on with the items
 	cause    string
 	err      error
 	reserved int64 // bytes of the budget that it holds
@@ -85,6 +86,9 @@ func (s *Service) server() *http.Server {
 func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := &request{id: requestID(r)}
+		if trace := r.Header.Get("Traceparent"); len(trace) == 55 && isPlain(trace) {
+			q.trace = trace
+		}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
 		rec := &recorder{ResponseWriter: w}
 		w.Header().Set("X-Request-Id", q.id)
@@ -162,12 +166,16 @@ func (s *Service) finish(r *http.Request, rec *recorder, q *request, p any, took
 // requestID takes the caller's X-Request-Id where that is short and plain, so that a request can be followed through several systems.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
-	if len(id) > 0 && len(id) <= 64 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == "" {
+	if len(id) > 0 && len(id) <= 64 && isPlain(id) {
 		return id
 	}
 	var b [8]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
+}
+
+func isPlain(s string) bool {
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == ""
 }
 
 // recorder remembers what was answered.

@@ -19,6 +19,7 @@ import (
 const (
 	groupRecords = 20_000
 	groupBatches = 1_000
+	groupBytes   = 32 << 20
 )
 
 // producer publishes groups of batches, one transaction each. A lone batch is committed at once; while a commit is under way others gather
@@ -56,11 +57,12 @@ func (p *producer) run(ctx context.Context) error {
 // take waits for a batch and takes with it whatever else is there. It is empty when ctx is done.
 func (p *producer) take(ctx context.Context) []*submission {
 	var group []*submission
-	records := 0
+	records, bytes := 0, 0
 	add := func(sub *submission) {
 		if sub.state.CompareAndSwap(queued, taken) {
 			group = append(group, sub)
 			records += len(sub.records)
+			bytes += sub.bytes
 		}
 	}
 	for len(group) == 0 {
@@ -71,7 +73,7 @@ func (p *producer) take(ctx context.Context) []*submission {
 			return nil
 		}
 	}
-	for records < groupRecords && len(group) < groupBatches {
+	for records < groupRecords && bytes < groupBytes && len(group) < groupBatches {
 		select {
 		case sub := <-p.s.queue:
 			add(sub)
@@ -235,7 +237,7 @@ func (p *producer) accept(group []*submission) {
 func (p *producer) refuse(group []*submission, cause error) {
 	for _, sub := range group {
 		p.s.replies.remove(sub.key)
-		sub.done <- verdict{err: busy("publish", "the batch could not be stored; nothing was accepted, try again later", time.Second, cause)}
+		sub.done <- verdict{err: busy("publish", "the batch could not be stored; nothing was accepted, try again later", cause)}
 	}
 }
 

@@ -57,7 +57,7 @@ type routing struct {
 // New checks the configuration, binds the HTTP address and wires the parts; it does not talk to Kafka yet. Adapters register on
 // [Service.Mux] before Run.
 func New(cfg Config, deps Deps) (*Service, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if cfg.Instance == "" {

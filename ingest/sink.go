@@ -49,7 +49,7 @@ func (o *sinkOffsets) get(ctx context.Context, rt *routing) (kadm.OffsetResponse
 func (s *Service) WaitForSink(ctx context.Context, topics ...string) error {
 	rt := s.route.Load()
 	if rt == nil {
-		return s.refuse(busy("starting", "the service is starting; try again later", time.Second, nil))
+		return s.refuse(busy("starting", "the service is starting; try again later", nil))
 	}
 	wait := s.cfg.SinkWait
 	if time.Since(s.started) < s.cfg.SinkWaitStart { // the sink may have to take over first
@@ -58,7 +58,7 @@ func (s *Service) WaitForSink(ctx context.Context, topics ...string) error {
 	wctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := s.waitForSink(wctx, rt, topics); err != nil {
-		return s.refuse(busy("sink", "what was written last is not in the reports yet; try again later", time.Second, err))
+		return s.refuse(busy("sink", "what was written last is not in the reports yet; try again later", err))
 	}
 	return nil
 }

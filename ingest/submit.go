@@ -29,6 +29,7 @@ type submission struct {
 	key     string
 	records []*kgo.Record // the header first
 	toJudge int           // items without defects at the door
+	bytes   int           // of all values
 	waiter  *waiter
 	state   atomic.Int32
 	done    chan verdict // receives exactly one, once it is taken
@@ -57,12 +58,12 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	q := of(ctx)
 	rt := s.route.Load()
 	if rt == nil {
-		return nil, s.refuse(busy("starting", "the service is starting; try again later", time.Second, nil))
+		return nil, s.refuse(busy("starting", "the service is starting; try again later", nil))
 	}
 	if e := s.backlog.refuse(); e != nil {
 		return nil, s.refuse(e)
 	}
-	sub, size, err := s.encode(rt, b)
+	sub, size, err := s.encode(rt, b, q.trace)
 	if err != nil {
 		return nil, s.refuse(AsError(err))
 	}
@@ -100,7 +101,7 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 func (s *Service) publish(ctx context.Context, sub *submission) verdict {
 	timeout := time.NewTimer(s.cfg.PublishTimeout)
 	defer timeout.Stop()
-	stalled := verdict{err: busy("publish_queue", "the batch could not be stored in time; nothing was accepted, try again later", time.Second, nil)}
+	stalled := verdict{err: busy("publish_queue", "the batch could not be stored in time; nothing was accepted, try again later", nil)}
 	select {
 	case s.queue <- sub:
 	case <-timeout.C:
@@ -108,7 +109,7 @@ func (s *Service) publish(ctx context.Context, sub *submission) verdict {
 	case <-s.stopped:
 		return stalled
 	case <-ctx.Done():
-		return verdict{err: busy("client_gone", "the request was given up", 0, ctx.Err())}
+		return verdict{err: busy("client_gone", "the request was given up", ctx.Err())}
 	}
 	select {
 	case v := <-sub.done:
@@ -125,7 +126,7 @@ func (s *Service) publish(ctx context.Context, sub *submission) verdict {
 
 // encode makes the records of a batch. It runs in the request's own goroutine, so that the producers only move bytes. The size is what the
 // batch occupies until it is judged.
-func (s *Service) encode(rt *routing, b *Batch) (*submission, int64, error) {
+func (s *Service) encode(rt *routing, b *Batch, trace string) (*submission, int64, error) {
 	if len(b.Items) > MaxItems {
 		return nil, 0, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("a request may have %d items, this one has %d", MaxItems, len(b.Items)), Index: -1, Cause: "items"}
 	}
@@ -141,7 +142,7 @@ func (s *Service) encode(rt *routing, b *Batch) (*submission, int64, error) {
 		e.itemKind = &b.ItemKind
 	}
 	w := newWaiter(len(b.Items))
-	if err := e.header(); err != nil {
+	if err := e.header(trace); err != nil {
 		return nil, 0, err
 	}
 	for i := range b.Items {
@@ -152,7 +153,7 @@ func (s *Service) encode(rt *routing, b *Batch) (*submission, int64, error) {
 			w.settle(i, Result{Reasons: defects})
 		}
 	}
-	return &submission{key: e.key, records: e.finish(), toJudge: w.missing, waiter: w, done: make(chan verdict, 1)},
+	return &submission{key: e.key, records: e.finish(), toJudge: w.missing, bytes: len(e.buf), waiter: w, done: make(chan verdict, 1)},
 		int64(len(e.buf)) + batchOverhead + int64(len(b.Items))*itemOverhead, nil
 }
 
@@ -175,7 +176,7 @@ type encoding struct {
 }
 
 // header makes the record for the topic batches, and the envelope.
-func (e *encoding) header() error {
+func (e *encoding) header(trace string) error {
 	h := schemas.BatchHeader{
 		Tenant: e.b.Tenant, Key: e.key, Kind: e.b.Kind, ItemKind: e.itemKind, Door: e.b.Door, KeyID: e.b.KeyID, Items: int32(len(e.b.Items)),
 		ReplyPartition: e.reply, Ref: e.b.Ref, AcceptedAt: e.now,
@@ -185,7 +186,7 @@ func (e *encoding) header() error {
 		return fmt.Errorf("encode batch header: %w", err)
 	}
 	e.ends = append(e.ends, len(e.buf))
-	envelope := schemas.Envelope{Tenant: e.b.Tenant, Batch: e.key, Reply: e.reply}
+	envelope := schemas.Envelope{Tenant: e.b.Tenant, Batch: e.key, Reply: e.reply, TraceParent: trace}
 	e.envelope = envelope.Headers(nil)
 	e.indexAt = slices.IndexFunc(e.envelope, func(h kgo.RecordHeader) bool { return h.Key == schemas.HeaderIndex })
 	e.records[0] = kgo.Record{Topic: schemas.Batches, Partition: 0, Headers: e.envelope, Timestamp: e.now}

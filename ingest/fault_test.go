@@ -1,0 +1,372 @@
+package ingest_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// wire is a network between a service and its broker that breaks where a test wants it to. It works the same on every broker.
+type wire struct {
+	// rule is asked for each request; nil: all passes.
+	rule atomic.Pointer[func(key kmsg.Key) fate]
+}
+
+// fate is what becomes of a request.
+type fate int
+
+const (
+	pass       fate = iota
+	drop            // the connection breaks before the request leaves
+	loseAnswer      // the broker gets and handles it, then the connection breaks
+	stall           // nothing happens until the connection's deadline or end
+)
+
+func (n *wire) set(rule func(kmsg.Key) fate) { n.rule.Store(&rule) }
+
+func (n *wire) opt() kgo.Opt {
+	return kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, host)
+		if err != nil {
+			return nil, err
+		}
+		return &cut{Conn: c, wire: n}, nil
+	})
+}
+
+type cut struct {
+	net.Conn
+	wire *wire
+}
+
+var errCut = errors.New("the wire is cut")
+
+// Write sees whole requests: size (4 bytes), key (2 bytes), ....
+func (c *cut) Write(b []byte) (int, error) {
+	rule := c.wire.rule.Load()
+	if rule == nil || len(b) < 6 {
+		return c.Conn.Write(b)
+	}
+	switch (*rule)(kmsg.Key(int16(binary.BigEndian.Uint16(b[4:])))) {
+	case drop:
+		_ = c.Close()
+		return 0, errCut
+	case loseAnswer:
+		n, err := c.Conn.Write(b)
+		time.Sleep(200 * time.Millisecond) // the broker is done with it
+		_ = c.Close()
+		if err == nil {
+			err = errCut
+		}
+		return n, err
+	case stall:
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// startOn runs a service behind a wire.
+func (w *world) startOn(t *testing.T, n *wire, vars map[string]string) *ingest.Service {
+	t.Helper()
+	return w.startWith(t, append(w.broker.Opts(), n.opt()), vars)
+}
+
+// stored reads what is committed: how many items, refused ones included, each batch key has, and how many its header says.
+func (w *world) stored(t *testing.T) (items map[string]int, headers map[string]int) {
+	t.Helper()
+	items, headers = map[string]int{}, map[string]int{}
+	topics := []string{schemas.Batches, schemas.KindCustomerEvents, schemas.UnprocessedTopic(schemas.KindCustomerEvents)}
+	ends := w.ends(t, topics...)
+	from, left := map[string]map[int32]kgo.Offset{}, 0
+	for topic, partitions := range ends {
+		from[topic] = map[int32]kgo.Offset{}
+		for p, end := range partitions {
+			if end.Offset > 0 {
+				from[topic][p] = kgo.NewOffset().At(0)
+				left++
+			}
+		}
+	}
+	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	check(t, err)
+	defer reader.Close()
+	decoder := schemas.NewDecoder[schemas.BatchHeader](w.registry, schemas.BatchHeaderSchema)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for left > 0 {
+		fetches := reader.PollFetches(ctx)
+		check(t, ctx.Err())
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			for _, r := range p.Records {
+				if r.Offset == ends[p.Topic][p.Partition].Offset-1 {
+					left--
+				}
+				if r.Attrs.IsControl() {
+					continue
+				}
+				e, err := schemas.ParseEnvelope(r.Headers)
+				check(t, err)
+				if p.Topic != schemas.Batches {
+					if !judged(p.Topic, e) {
+						items[e.Batch]++
+					}
+					continue
+				}
+				var h schemas.BatchHeader
+				for err = decoder.Decode(r.Value, &h); errors.Is(err, schemas.ErrSchemaPending); err = decoder.Decode(r.Value, &h) {
+					time.Sleep(time.Millisecond)
+				}
+				check(t, err)
+				headers[h.Key] += int(h.Items)
+			}
+		})
+	}
+	return items, headers
+}
+
+// judged tells an outcome of the judge from one of the door, which has the reply partition in its envelope, as items have.
+func judged(topic string, e schemas.Envelope) bool {
+	return topic == schemas.UnprocessedTopic(schemas.KindCustomerEvents) && e.Reply < 0
+}
+
+func TestACommitWithUnknownOutcomeIsLookedUp(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for _, c := range []struct {
+		name       string
+		first      fate // of the first EndTxn; what follows is dropped until a new producer id is asked for
+		wantStatus int
+	}{
+		{"that was applied is accepted", loseAnswer, 200},
+		{"that was not applied is refused", drop, 503},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := &wire{}
+			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "TRANSACTION_TIMEOUT": "3s", "REPLY_WAIT": "5s"})
+			if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
+				t.Fatalf("before: status %d", status)
+			}
+			_, before := w.stored(t)
+			var ends atomic.Int32
+			n.set(func(k kmsg.Key) fate {
+				switch {
+				case k == kmsg.InitProducerID:
+					n.set(func(kmsg.Key) fate { return pass })
+					return pass
+				case k != kmsg.EndTxn:
+					return pass
+				case ends.Add(1) == 1:
+					return c.first
+				default:
+					return drop
+				}
+			})
+			status, body, header := do(t, s, "POST", "/test", key, []testItem{{Ref: "a", Account: "1"}, {Ref: "b", Defect: true}})
+			if status != c.wantStatus {
+				t.Fatalf("status %d, want %d: %s", status, c.wantStatus, body)
+			}
+			if status == 503 && header.Get("Retry-After") == "" {
+				t.Error("a refusal without Retry-After")
+			}
+			if ends.Load() < 1 {
+				t.Error("no commit was broken")
+			}
+			items, headers := w.stored(t)
+			want := len(before)
+			if c.wantStatus == 200 {
+				want++
+			}
+			if len(headers) != want {
+				t.Errorf("%d batches are stored, want %d", len(headers), want)
+			}
+			if fmt.Sprint(items) != fmt.Sprint(headers) {
+				t.Errorf("items %v, headers %v", items, headers)
+			}
+			if status, a := post(t, s, key, testItem{Ref: "after", Account: "1"}); status != 200 || a.Items[0] != "processed" {
+				t.Errorf("afterwards: status %d, %v", status, a)
+			}
+		})
+	}
+}
+
+// Requests run while the wire to the broker breaks at random places. Whatever was answered 2xx is stored whole, once; whatever was refused
+// is not stored at all.
+func TestWhateverBreaksABatchIsAcceptedWholeOrNotAtAll(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	_, before := w.stored(t)
+	n := &wire{}
+	s := w.startOn(t, n, map[string]string{"TRANSACTION_TIMEOUT": "2s", "INGEST_PUBLISH_TIMEOUT": "1s", "REPLY_WAIT": "1s"})
+	var broken atomic.Int32
+	n.set(func(k kmsg.Key) fate {
+		if k != kmsg.Produce && k != kmsg.EndTxn && k != kmsg.InitProducerID {
+			return pass
+		}
+		f := pass
+		switch r := rand.IntN(100); {
+		case r < 4:
+			f = drop
+		case r < 8:
+			f = loseAnswer
+		case r < 10:
+			f = stall
+		}
+		if f != pass {
+			broken.Add(1)
+		}
+		return f
+	})
+	var mu sync.Mutex
+	accepted, refused, sent := map[int64]int{}, 0, 0
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for i := range 25 {
+				var items []testItem
+				for k := range 1 + i%7 {
+					items = append(items, testItem{Ref: fmt.Sprint(k), Account: "1", Defect: k%3 == 2})
+				}
+				status, a := post(t, s, key, items...)
+				mu.Lock()
+				sent++
+				switch status {
+				case 200, 202:
+					accepted[a.Number] = len(items)
+				case 503:
+					refused++
+				default:
+					t.Errorf("status %d", status)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	n.set(func(kmsg.Key) fate { return pass })
+	t.Logf("%d requests, %d accepted, %d refused, %d breaks", sent, len(accepted), refused, broken.Load())
+	if len(accepted)+refused != sent {
+		t.Errorf("%d numbers were given to %d accepted requests", len(accepted), sent-refused)
+	}
+	if broken.Load() < 10 || len(accepted) < 10 {
+		t.Errorf("%d breaks and %d accepted requests show little", broken.Load(), len(accepted))
+	}
+	items, headers := w.stored(t)
+	for k := range before {
+		delete(headers, k)
+		delete(items, k)
+	}
+	if len(headers) != len(accepted) {
+		t.Errorf("%d batches are stored, %d were accepted", len(headers), len(accepted))
+	}
+	if !maps.Equal(items, headers) {
+		t.Errorf("batches are stored in part: items %v, headers %v", items, headers)
+	}
+	sum := 0
+	for _, n := range accepted {
+		sum += n
+	}
+	for _, n := range headers {
+		sum -= n
+	}
+	if sum != 0 {
+		t.Errorf("%d accepted items are not stored", sum)
+	}
+}
+
+func TestAStalledBrokerIsRefusedInTimeAndNothingComesLater(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	n := &wire{}
+	s := w.startOn(t, n, map[string]string{"INGEST_PUBLISH_TIMEOUT": "500ms"})
+	_, before := w.stored(t)
+	n.set(func(k kmsg.Key) fate {
+		if k == kmsg.Produce || k == kmsg.InitProducerID {
+			return stall
+		}
+		return pass
+	})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			begun := time.Now()
+			if status, _ := post(t, s, key, testItem{Ref: "a", Account: "1"}); status != http.StatusServiceUnavailable {
+				t.Errorf("status %d", status)
+			}
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("refused after %s", took)
+			}
+		})
+	}
+	all.Wait()
+	n.set(func(kmsg.Key) fate { return pass })
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if status, _ := post(t, s, key, testItem{Ref: "b", Account: "1"}); status == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it did not recover")
+		}
+	}
+	if _, after := w.stored(t); len(after) != len(before)+1 {
+		t.Errorf("%d batches are stored, want %d", len(after), len(before)+1)
+	}
+}
+
+func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	vars := map[string]string{"INSTANCE": "same", "INGEST_PRODUCERS": "1", "REPLY_WAIT": "100ms"}
+	ended := make(chan error, 2)
+	var services []*ingest.Service
+	for range 2 {
+		s, err := ingest.New(config(t, vars), ingest.Deps{Kafka: w.broker.Opts(), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry()})
+		check(t, err)
+		register(s)
+		services = append(services, s)
+		ctx, stop := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		done.Go(func() { ended <- s.Run(ctx) })
+		t.Cleanup(func() { stop(); done.Wait() })
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		for _, s := range services {
+			body := strings.NewReader(`[{"ref":"a","account":"1"}]`)
+			req, err := http.NewRequest("POST", "http://"+s.Addr()+"/test", body)
+			check(t, err)
+			req.Header.Set("X-Api-Key", key)
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				_ = res.Body.Close()
+			}
+		}
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "INSTANCE") {
+				t.Fatalf("Run: %v", err)
+			}
+			return
+		default:
+		}
+	}
+	t.Fatal("both go on")
+}

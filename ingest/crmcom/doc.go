@@ -42,6 +42,7 @@
 //	a set given twice                        is an error                                                 one of the two would be lost
 //	token/release                            answers OK, the token lives out its two hours               tokens are signed, not stored
 //	a key in a header                        opens the API without a token                               every door of ours takes it
+//	200,000 lines of products and measures   in a call at most; the row that goes beyond is an error     bounded memory
 //	outcomes not known within the wait       HTTP 202, Location of the job, status.code PENDING          what was accepted must not look like a failure
 //	limits and troubles of ours              HTTP 413, 429, 503 (with Retry-After), 500 in the envelope  proxies and clients act on them
 package crmcom

@@ -8,9 +8,11 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/shopspring/decimal"
 	"golang.org/x/tools/txtar"
 
 	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/ingest/lenient"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -73,8 +75,13 @@ func FuzzParseDecimal(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if d, ok := parseDecimal(s); ok && !schemas.FitsDecimal(d) {
-			t.Errorf("%q does not fit", s)
+		if !lenient.IsNumber(s) || len(s) > maxNumberText {
+			return
+		}
+		d, ok := parseDecimal(s)
+		long, err := decimal.NewFromString(s)
+		if fits := err == nil && schemas.FitsDecimal(long); ok != fits || ok && !d.Equal(long) {
+			t.Errorf("%q: %v, %v", s, ok, fits)
 		}
 	})
 }

@@ -23,6 +23,8 @@ type Service interface {
 	Submit(ctx context.Context, b *ingest.Batch) (*ingest.Receipt, error)
 }
 
+var _ Service = (*ingest.Service)(nil)
+
 // Adapter serves the API.
 type Adapter struct{ svc Service }
 

@@ -334,6 +334,16 @@ func TestItems(t *testing.T) {
 			t.Errorf("%+v", items[0])
 		}
 	})
+	t.Run("lines are bounded", func(t *testing.T) {
+		empty := strings.Repeat("{},", maxLines-1)
+		items := parse(t, "purchases", request("purchase_customer_events_set", webRow(`"a"`, `"products_set":[`+empty+`{}]`), webRow(`"b"`, `"products_set":[{},{}]`)))
+		if items[0].Defects != nil {
+			t.Errorf("%+v", items[0].Defects)
+		}
+		if d := items[1].Defects; d == nil || d[0].Code != schemas.CodeOutOfRange || d[0].Field != "products" {
+			t.Errorf("%+v", d)
+		}
+	})
 	t.Run("a row of defects has a bounded list of them", func(t *testing.T) {
 		items := parse(t, "purchases", request("purchase_customer_events_set", webRow(`"a"`, `"products_set":[`+strings.Repeat("1,", 5000)+`1]`)))
 		if n := len(items[0].Defects); n != maxReasons {

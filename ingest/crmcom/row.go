@@ -15,6 +15,10 @@ import (
 // maxReasons is how many defects of one row are kept, the first ones: as many as the engine keeps of an item.
 const maxReasons = 100
 
+// maxLines is how many lines of products and measures a call may have. An empty line takes 3 bytes of a body and 13 times that in memory, so
+// the limit of the body alone bounds nothing; with real lines a body of 16 MiB does not come near this.
+const maxLines = 200_000
+
 // parser reads the rows of one call. Its slabs give the rows' texts and events their memory by the hundred instead of one by one; what lives
 // in them lives as long as the batch.
 type parser struct {
@@ -26,6 +30,7 @@ type parser struct {
 	texts     []string
 	events    []schemas.CustomerEvent
 	referrals []schemas.Referral
+	lines     int // of products and measures in all rows
 }
 
 // parseRows reads the rows of a call that parseCall found well-formed. Each row becomes an item, whatever it holds.
@@ -386,6 +391,14 @@ func readLines[T any](w *row, array string, member func(line *T, name string) bo
 	}
 	lines := []T{}
 	for w.r.Enter(); w.r.More(); {
+		if w.lines == maxLines {
+			if w.r.Value(); !w.covered(array) {
+				w.array = ""
+				w.defect(schemas.CodeOutOfRange, array, lenient.Value{}, "has more lines than a call may have, "+strconv.Itoa(maxLines)+".")
+			}
+			continue
+		}
+		w.lines++
 		w.array, w.index = array, len(lines)
 		lines = append(lines, *new(T))
 		if w.r.Kind() != lenient.Object {

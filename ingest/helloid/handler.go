@@ -31,6 +31,11 @@ type Reports interface {
 	Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error)
 }
 
+var (
+	_ Service = (*ingest.Service)(nil)
+	_ Reports = ingest.Reports(nil)
+)
+
 // Adapter serves the API.
 type Adapter struct {
 	svc     Service
@@ -57,9 +62,11 @@ func (a *Adapter) Register(mux *http.ServeMux) {
 	handle("POST "+Base+"/batch", a.post(parseBatch, "application/json"))
 	handle("POST "+Base+"/csv", a.post(parseCSV, "text/csv"))
 	handle("GET "+Base+"/{sku}", a.get)
-	mux.HandleFunc(Base+"/", func(w http.ResponseWriter, r *http.Request) {
+	unknown := func(w http.ResponseWriter, r *http.Request) {
 		refusal(w, r, ingest.NewError(ingest.CodeNotFound, "There is no operation "+r.Method+" "+r.URL.Path)).write(w)
-	})
+	}
+	mux.HandleFunc(Base, unknown)
+	mux.HandleFunc(Base+"/", unknown)
 }
 
 // answer is what goes back.

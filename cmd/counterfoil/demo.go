@@ -86,7 +86,7 @@ func demoKey(dir string) (id, secret string, record schemas.APIKey, created bool
 		if err != nil {
 			return "", "", record, false, err
 		}
-		if err := writeKeyFile(path, key); err != nil {
+		if err := keepFile(path, []byte(key+"\n")); err != nil {
 			return "", "", record, false, err
 		}
 		id, secret, _ = strings.Cut(key, ".")
@@ -102,16 +102,4 @@ func demoKey(dir string) (id, secret string, record schemas.APIKey, created bool
 	hash := sha256.Sum256([]byte(secret))
 	record = schemas.APIKey{ID: id, Tenant: demoTenant, SecretHash: hash[:], Enabled: true, Note: note, CreatedAt: time.Now().UTC().Truncate(time.Millisecond)}
 	return id, secret, record, false, nil
-}
-
-// writeKeyFile writes beside the place and moves it there, so that a crash leaves the whole key or none.
-func writeKeyFile(path, key string) error {
-	err := os.WriteFile(path+".new", []byte(key+"\n"), 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the demo key in the data folder: %w", err)
-	}
-	return nil
 }

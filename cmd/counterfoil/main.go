@@ -96,7 +96,7 @@ func run(ctx context.Context, app *app, args []string) int {
 func commands() []*command {
 	return []*command{
 		upCommand(), migrateCommand(), ingestCommand(), processCommand(), sinkCommand(),
-		configCommand(), keysCommand(), sendCommand(), tailCommand(),
+		configCommand(), keysCommand(), analystsCommand(), sendCommand(), tailCommand(),
 	}
 }
 

@@ -200,7 +200,7 @@ func (s *sender) run(ctx context.Context, in io.Reader, name string, trickles bo
 	for stop == nil {
 		select {
 		case <-ctx.Done():
-			stop = ctx.Err()
+			stop = errors.New("interrupted")
 		case c, ok := <-chunks:
 			if !ok {
 				stop = io.EOF

@@ -314,6 +314,28 @@ func TestSendRefusesAChunkWithABadLine(t *testing.T) {
 	}
 }
 
+func TestSendThatIsInterruptedSaysWhatWasSent(t *testing.T) {
+	x := newTools(t)
+	out, in := io.Pipe()
+	ctx, stop := context.WithCancel(t.Context())
+	var errs bytes.Buffer
+	ended := make(chan int)
+	go func() {
+		ended <- run(ctx, &app{stdin: out, stdout: io.Discard, stderr: &errs, environ: x.environ}, []string{"send", "kpis", "-", "--tenant", "acme"})
+	}()
+	if _, err := io.WriteString(in, `{"id":"A","name":"n"}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	for len(x.records(t, "kpis")) == 0 { // a line that trickles in is sent although the input has not ended
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	if code := <-ended; code != 1 || !strings.Contains(errs.String(), "interrupted: sent 1 records to kpis") || !strings.Contains(errs.String(), "--skip 1") {
+		t.Errorf("exit code %d, %s", code, errs.String())
+	}
+	in.Close()
+}
+
 func TestSendSaysWhatIsWrong(t *testing.T) {
 	x := newTools(t)
 	for _, c := range []struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -58,7 +59,9 @@ type upRun struct {
 	demo  bool
 	cfg   *Config
 	log   *slog.Logger
-	key   string // of the demo tenant
+
+	key      string // of the demo tenant
+	password string // of the demo tenant's analyst
 }
 
 func (u *upRun) run(ctx context.Context, httpAddr string) error {
@@ -131,6 +134,17 @@ func (u *upRun) startParts(ctx context.Context, values map[string]string) (*embe
 	}
 	u.parts.OnRestart = func(part string, cause error) {
 		u.log.Warn("embedded part ended and is started again", "part", part, "cause", cause)
+	}
+	if u.parts.ClickHouseAddr != "" {
+		var err error
+		if u.demo {
+			if u.password, err = demoAnalystPassword(u.parts.Dir); err != nil {
+				return nil, err
+			}
+		}
+		if u.parts.Analysts, err = embeddedAnalysts(u.parts.Dir, u.cfg.ClickHouse.Database); err != nil {
+			return nil, err
+		}
 	}
 	fmt.Fprintln(u.app.stdout, "Starting ...")
 	stack, err := embedded.Start(ctx, u.parts, u.log)
@@ -288,6 +302,10 @@ func (u *upRun) announce(httpAddr string) {
 	fmt.Fprintf(&b, "\n  Data folder      %s\n", u.parts.Dir)
 	if u.key != "" {
 		id, secret, _ := strings.Cut(u.key, ".")
+		login := ""
+		if u.password != "" {
+			login = "-u " + demoAnalyst + ":" + u.password + " "
+		}
 		fmt.Fprintf(&b, `
 Key of the tenant demo: %s
 
@@ -299,9 +317,9 @@ curl -s -u %s:%s -H 'Content-Type: application/json' %s/api/v1/productownership/
 2. Log in and send customer events (CRM.COM); the second account does not exist:
 TOKEN=$(curl -s -u %s: -d '{}' %s/crmapi/rest/v2/authentication/web_api_key/token | sed 's/.*"token":"\([^"]*\)".*/\1/'); curl -s %s/crmapi/rest/v2/customer_events/bulk/web/create -d '{"token":"'$TOKEN'","web_customer_events_set":[{"request_unique_identifier":"06","accounts_receivable_identifier":{"number":"ACR0000000020"},"performed_by_unit_identifier":{"name":"Admin Unit"},"performed_on":"2016-06-22T15:00:00","website":"www.crm.com"},{"request_unique_identifier":"08","accounts_receivable_identifier":{"number":"ACR00045000"},"performed_by_unit_identifier":{"name":"Admin Unit"},"performed_on":"2016-06-22T15:19:22","website":"www.crm.com"}]}'
 
-3. Read the outcomes as an analyst does:
-curl -s 'http://%s/?database=%s' -d "SELECT user_name, product_sku, quantity FROM ownership_current WHERE tenant = 'demo' FORMAT PrettyCompact"
-`, u.key, id, secret, base, u.key, base, base, u.clickhouseHTTP(), u.cfg.ClickHouse.Database)
+3. A second later, read what came of them as an analyst of the tenant:
+curl -s %s'http://%s/?database=%s' -d "SELECT id, kind, processed, judged_at FROM outcomes ORDER BY judged_at DESC LIMIT 10 FORMAT PrettyCompact"
+`, u.key, id, secret, base, u.key, base, base, login, u.clickhouseHTTP(), u.cfg.ClickHouse.Database)
 	}
 	fmt.Fprintf(&b, "\nCtrl-C drains and ends.\n")
 	io.WriteString(u.app.stdout, b.String())
@@ -328,11 +346,8 @@ func keepSecret(path string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read the token secret: %w", err)
 	}
-	secret := schemas.NewBatchKey() + schemas.NewBatchKey()
-	if err := os.WriteFile(path, []byte(secret), 0o600); err != nil {
-		return "", fmt.Errorf("keep the token secret: %w", err)
-	}
-	return secret, nil
+	secret := rand.Text() + rand.Text()
+	return secret, keepFile(path, []byte(secret))
 }
 
 func environ(values map[string]string) []string {

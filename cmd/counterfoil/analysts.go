@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/counterfoil/counterfoil/cmd/embedded"
+	"github.com/counterfoil/counterfoil/sinks/clickhouse"
+)
+
+// Files of the data folder of `counterfoil up`.
+const (
+	analystsFile     = "analysts.json"
+	demoPasswordFile = "demo-analyst-password"
+	demoAnalyst      = "demo_analyst"
+)
+
+func analystsCommand() *command {
+	var tenant, name, dir string
+	return &command{
+		name:    "analysts",
+		args:    "create --tenant TENANT --name NAME [--data FOLDER]",
+		summary: "make ClickHouse users that read the rows of one tenant",
+		help: `An analyst is a ClickHouse user who reads the rows of one tenant, in every table and view, and writes nothing. The password is shown once.
+Creating one that exists gives it a new password.
+
+On a server (CLICKHOUSE_ADDR) the user, its grants and row policies are made at once, on every node; CLICKHOUSE_USER must be allowed to.
+The embedded engine of ` + "`counterfoil up`" + ` takes its users from a file: --data names its data folder, and the next start knows the user.
+
+Examples:
+  counterfoil analysts create --tenant acme --name acme_reports
+  counterfoil analysts create --tenant acme --name acme_reports --data .counterfoil`,
+		flags: func(f *flag.FlagSet) {
+			f.StringVar(&tenant, "tenant", "", "the tenant whose rows the analyst reads")
+			f.StringVar(&name, "name", "", "name of the user: letters, digits, underscores")
+			f.StringVar(&dir, "data", "", "data `folder` of counterfoil up, for its embedded ClickHouse")
+		},
+		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) != 1 || args[0] != "create" {
+				return badUsage("say what to do: create")
+			}
+			if err := checkTenant(tenant); err != nil {
+				return err
+			}
+			if name == "" {
+				return badUsage("--name is missing")
+			}
+			password := rand.Text()
+			var err error
+			if dir != "" {
+				err = addAnalyst(dir, analyst{Name: name, PasswordSHA256: sha256Hex(password), Tenant: tenant})
+			} else {
+				err = createAnalyst(ctx, app, name, sha256Hex(password), tenant)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(app.stdout, password)
+			fmt.Fprintf(app.stderr, "The password of %s is shown once, above.\n", name)
+			return nil
+		},
+	}
+}
+
+func createAnalyst(ctx context.Context, app *app, name, hash, tenant string) error {
+	cfg, err := loadConfig(app.environ)
+	if err != nil {
+		return err
+	}
+	conn, err := clickhouse.Open(ctx, cfg.ClickHouse)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = conn.CreateAnalyst(ctx, name, hash, tenant)
+	if errors.Is(err, clickhouse.ErrUsersInConfiguration) {
+		return fmt.Errorf("%w: for the embedded one name the data folder of counterfoil up with --data and start it again", err)
+	}
+	return err
+}
+
+func sha256Hex(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// analyst is an entry of the data folder's list.
+type analyst struct {
+	Name           string `json:"name"`
+	PasswordSHA256 string `json:"password_sha256"`
+	Tenant         string `json:"tenant"`
+}
+
+// readAnalysts reads the data folder's list, which may be absent.
+func readAnalysts(dir string) ([]analyst, error) {
+	text, err := os.ReadFile(filepath.Join(dir, analystsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the analysts: %w", err)
+	}
+	var all []analyst
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, fmt.Errorf("%s is not a list of analysts: %w", filepath.Join(dir, analystsFile), err)
+	}
+	return all, nil
+}
+
+// addAnalyst puts a into the data folder's list, in place of one of the same name.
+func addAnalyst(dir string, a analyst) error {
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("--data must be the data folder of counterfoil up: %w", err)
+	}
+	all, err := readAnalysts(dir)
+	if err != nil {
+		return err
+	}
+	all = append(slices.DeleteFunc(all, func(b analyst) bool { return b.Name == a.Name }), a)
+	text, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		return err
+	}
+	return keepFile(filepath.Join(dir, analystsFile), text)
+}
+
+// keepFile writes beside the place and moves it there, so that a crash leaves the whole file or the old one. Only its owner may read it.
+func keepFile(path string, text []byte) error {
+	err := os.WriteFile(path+".new", text, 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s in the data folder: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// embeddedAnalysts are the users of the embedded ClickHouse.
+func embeddedAnalysts(dir, database string) ([]embedded.Analyst, error) {
+	all, err := readAnalysts(dir)
+	var users []embedded.Analyst
+	for _, a := range all {
+		users = append(users, embedded.Analyst{
+			Name: a.Name, PasswordSHA256: a.PasswordSHA256, Tenant: a.Tenant, Database: database,
+			Tables: clickhouse.AnalystTables(), Views: clickhouse.AnalystViews(),
+		})
+	}
+	return users, err
+}
+
+// demoAnalystPassword makes the analyst of the demo tenant on the first call and returns the password that the data folder keeps.
+func demoAnalystPassword(dir string) (string, error) {
+	path := filepath.Join(dir, demoPasswordFile)
+	kept, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(kept)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the demo analyst's password: %w", err)
+	}
+	password := rand.Text()
+	if err := addAnalyst(dir, analyst{Name: demoAnalyst, PasswordSHA256: sha256Hex(password), Tenant: demoTenant}); err != nil {
+		return "", err
+	}
+	return password, keepFile(path, []byte(password+"\n"))
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -14,9 +15,16 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// outcomeRoom is how large an outcome may become: a little less than the 4 MiB that the broker takes on the topics we write, to leave room
-// for headers and the batch's frame.
-const outcomeRoom = 4<<20 - 256<<10
+// Sizes in bytes that keep what we write within the 4 MiB that the broker takes, envelope included.
+const (
+	// recordRoom is how large a record may be, unpacked. Ingest sends no larger ones and the broker takes none; only a compressed batch
+	// can hold one.
+	recordRoom = schemas.MaxItemBytes + 48<<10
+	// outcomeRoom is for a processed outcome: the resolved ids of a purchase's lines can be more than the item.
+	outcomeRoom = 3 << 20
+	// reasonsRoom is for the reasons of an unprocessed outcome.
+	reasonsRoom = 1 << 20
+)
 
 // lane is one owned partition of an item topic. Between the callbacks it belongs to the session's loop, in a round to one worker, and
 // before restored is set its state belongs to the take-over.
@@ -110,7 +118,11 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 // judgeOne gives a record its outcome, or its dead letter, or passes it on. The only error is schemas.ErrSchemaPending.
 func (l *lane) judgeOne(rec *kgo.Record) error {
 	env, err := schemas.ParseEnvelope(rec.Headers)
-	switch {
+	switch size := sizeOf(rec); {
+	case size > recordRoom:
+		message := fmt.Sprintf("the record has %d bytes, at most %d are judged; it stays where it is and its value is not repeated here", size, recordRoom)
+		l.deadLetter(&kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Timestamp: rec.Timestamp}, nil, schemas.CodeOutOfRange, message)
+		return nil
 	case errors.Is(err, schemas.ErrTenantMissing):
 		l.deadLetter(rec, nil, schemas.CodeTenantMissing, "the record has no usable tenant header")
 		return nil
@@ -143,6 +155,14 @@ func (l *lane) judgeOne(rec *kgo.Record) error {
 		l.unprocessed(rec, reasons)
 	}
 	return nil
+}
+
+func sizeOf(rec *kgo.Record) int {
+	size := len(rec.Key) + len(rec.Value)
+	for _, h := range rec.Headers {
+		size += len(h.Key) + len(h.Value)
+	}
+	return size
 }
 
 // decode reads the item; a panic of the codec is an unreadable record.
@@ -248,36 +268,42 @@ func (l *lane) outcome(rec *kgo.Record) schemas.Outcome {
 	return o
 }
 
-// unprocessed writes the item's outcome with every reason and its bytes as they came. Where that is more than fits, as many reasons as do
-// are kept and the last says how many there were.
+// unprocessed writes the item's outcome with every reason and its bytes as they came.
 func (l *lane) unprocessed(rec *kgo.Record, reasons []schemas.Reason) {
 	outcome := schemas.Unprocessed{
 		Outcome:  l.outcome(rec),
 		Kind:     l.kind.name,
 		ItemKind: l.judge.itemKind(),
-		Reasons:  reasons,
+		Reasons:  fitting(reasons),
 		Format:   schemas.FormatAvro,
 		Original: rec.Value,
 	}
-	for {
-		mark := l.out.mark()
-		value, err := l.out.encode(l.codecs.unprocessed, &outcome)
-		if err != nil {
-			// Every field is ours or text that was decoded before: this cannot depend on the item.
-			panic(fmt.Errorf("encode unprocessed outcome: %w", err))
-		}
-		if len(value) <= outcomeRoom {
-			l.add(rec, schemas.UnprocessedTopic(l.kind.name), value)
-			break
-		}
-		l.out.back(mark)
-		fewer := append([]schemas.Reason(nil), outcome.Reasons[:len(outcome.Reasons)/2]...)
-		outcome.Reasons = append(fewer, schemas.Reason{Code: reasons[0].Code, Message: fmt.Sprintf("%d reasons in all; the others did not fit.", len(reasons))})
+	value, err := l.out.encode(l.codecs.unprocessed, &outcome)
+	if err != nil {
+		l.deadLetter(rec, &outcome.Tenant, schemas.CodeInternalError, fmt.Sprintf("the outcome cannot be written: %v", err))
+		return
 	}
+	l.add(rec, schemas.UnprocessedTopic(l.kind.name), value)
 	l.tally.unprocessed++
 	for _, r := range outcome.Reasons {
 		l.tally.reasons = append(l.tally.reasons, r.Code)
 	}
+}
+
+// fitting returns as many reasons as fit; where that is not all of them the last says how many there were.
+func fitting(reasons []schemas.Reason) []schemas.Reason {
+	size := 0
+	for i, r := range reasons {
+		size += len(r.Code) + len(r.Field) + len(r.Message) + 16
+		if r.Value != nil {
+			size += len(*r.Value)
+		}
+		if size > reasonsRoom {
+			rest := schemas.Reason{Code: r.Code, Message: fmt.Sprintf("There are %d reasons; those from here on do not fit.", len(reasons))}
+			return append(slices.Clone(reasons[:i]), rest)
+		}
+	}
+	return reasons
 }
 
 // add writes an outcome to the partition that the batch's caller reads; for a bare record to the source's own.
@@ -318,7 +344,7 @@ func (l *lane) deadLetter(rec *kgo.Record, tenant *string, code, message string)
 	}
 	value, err := l.out.encode(l.s.dead, &letter)
 	if err != nil {
-		panic(fmt.Errorf("encode dead letter: %w", err))
+		panic(fmt.Errorf("encode dead letter: %w", err)) // bytes and texts of ours: this cannot depend on the record
 	}
 	l.out.add(kgo.Record{
 		Topic:     schemas.DeadLetters,

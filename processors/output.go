@@ -7,7 +7,7 @@ import (
 )
 
 // keepBytes is how much room for values an output keeps from one round to the next.
-const keepBytes = 16 << 20
+const keepBytes = 4 << 20
 
 // output collects what a partition writes in a round. Its memory is used again in the next round, so records must have been sent, or
 // given up, before reset.

@@ -64,7 +64,7 @@ type Config struct {
 	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"10s" desc:"how long a stopping copy may take to finish its round and leave"`
 }
 
-func (c Config) check() error {
+func (c *Config) Validate() error {
 	var problems []error
 	positive := func(name string, d time.Duration) {
 		if d <= 0 {
@@ -111,7 +111,7 @@ func New(cfg Config, deps Deps, name string) (*Processor, error) {
 	if len(p.kinds) == 0 {
 		return nil, fmt.Errorf("there is no processor %q", name)
 	}
-	if err := cfg.check(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if p.instance == "" {
@@ -157,6 +157,8 @@ func (p *Processor) Run(ctx context.Context) error {
 	// A round that is under way when ctx ends may still finish; work ends it.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })()
 
 	failed := make(chan error, 1)
@@ -166,6 +168,7 @@ func (p *Processor) Run(ctx context.Context) error {
 			if err := p.tables.Run(work); err != nil {
 				failed <- err
 				stop()
+				end()
 			}
 		})
 	}
@@ -187,15 +190,14 @@ func (p *Processor) Run(ctx context.Context) error {
 func (p *Processor) keepSession(ctx, work context.Context) error {
 	pause := 100 * time.Millisecond
 	for {
-		begun := time.Now()
-		err := p.runSession(ctx, work)
+		progress, err := p.runSession(ctx, work)
 		if ctx.Err() != nil || work.Err() != nil {
 			return nil
 		}
 		if fatal := p.needsPerson(err); fatal != nil {
 			return fatal
 		}
-		if time.Since(begun) > time.Minute {
+		if progress {
 			pause = 100 * time.Millisecond
 		}
 		p.metrics.restarts.Inc()
@@ -209,16 +211,17 @@ func (p *Processor) keepSession(ctx, work context.Context) error {
 	}
 }
 
-func (p *Processor) runSession(ctx, work context.Context) error {
+// runSession returns whether the session committed anything, and why it ended.
+func (p *Processor) runSession(ctx, work context.Context) (progress bool, err error) {
 	s, err := openSession(ctx, work, p)
 	if err != nil {
-		return err
+		return false, err
 	}
 	p.setSession(s)
 	defer p.setSession(nil)
 	err = s.run(ctx)
 	s.close()
-	return err
+	return s.progress, err
 }
 
 func (p *Processor) setSession(s *session) {

@@ -51,6 +51,7 @@ type session struct {
 	dead       *schemas.Encoder // of dead letters
 	limit      int              // records of the next round
 	round      *round
+	progress   bool          // something was committed
 	moved      bool          // positions moved over markers only since the last commit
 	rebalance  chan struct{} // a rebalance wants to begin and waits for the round to end
 
@@ -72,6 +73,9 @@ func consumerOptions() []kgo.Opt {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		// A fetch that is under way does not know of a partition that was just resumed: this bounds how long that partition waits.
 		kgo.FetchMaxWait(250 * time.Millisecond),
+		// Bounds the memory of what is fetched ahead, before it is unpacked.
+		kgo.FetchMaxBytes(16 << 20),
+		kgo.FetchMaxPartitionBytes(2 << 20),
 	}
 }
 
@@ -95,7 +99,7 @@ func openSession(ctx, work context.Context, p *Processor) (*session, error) {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(p.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, p.cfg.SessionTimeout/4)),
-		kgo.RebalanceTimeout(max(p.cfg.SessionTimeout, 30*time.Second)),
+		kgo.RebalanceTimeout(p.cfg.SessionTimeout), // a round takes far less, and one that waits gives way
 		// A rebalance waits for the round under way, which so gets committed instead of being read again; it is told of it, so that a round
 		// that waits for something else gives way.
 		kgo.BlockRebalanceOnPoll(),
@@ -439,7 +443,7 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 		return false, &commitError{err}
 	}
 	s.p.metrics.committed(time.Since(begun))
-	s.moved = false
+	s.progress, s.moved = true, false
 	return true, nil
 }
 

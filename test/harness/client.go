@@ -193,3 +193,6 @@ func (c *Client) CRM(ctx context.Context, kind, set string, rows any) (*Answer, 
 func (c *Client) Web(ctx context.Context, rows any) (*Answer, error) {
 	return c.CRM(ctx, "web", "web_customer_events_set", rows)
 }
+
+// Token is CRM.COM's token of the client; empty before LogIn.
+func (c *Client) Token() string { return c.token }

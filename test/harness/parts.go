@@ -20,7 +20,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Parts is how a test reaches Kafka, the registry and ClickHouse.
+// Parts is how a test reaches Kafka, the registry and ClickHouse. Its methods are for one goroutine.
 type Parts struct {
 	Kafka    []kgo.Opt
 	Registry *schemas.Registry
@@ -29,6 +29,7 @@ type Parts struct {
 	t        testing.TB
 	settings []string // environment with which a subcommand reaches the same parts
 	client   *kgo.Client
+	encoders map[string]*schemas.Encoder
 	conn     driver.Conn
 }
 
@@ -68,9 +69,16 @@ func (p *Parts) Produce(records ...*kgo.Record) {
 // Encode encodes a value of a topic as an upstream producer does.
 func (p *Parts) Encode(topic string, v any) []byte {
 	p.t.Helper()
-	encoder, err := p.Registry.Encoder(p.t.Context(), topic)
-	if err != nil {
-		p.t.Fatal(err)
+	encoder := p.encoders[topic]
+	if encoder == nil {
+		var err error
+		if encoder, err = p.Registry.Encoder(p.t.Context(), topic); err != nil {
+			p.t.Fatal(err)
+		}
+		if p.encoders == nil {
+			p.encoders = map[string]*schemas.Encoder{}
+		}
+		p.encoders[topic] = encoder
 	}
 	value, err := encoder.Append(nil, v)
 	if err != nil {

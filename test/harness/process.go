@@ -238,7 +238,7 @@ func (p *Process) ready(limit time.Duration) error {
 			}
 			last = strings.TrimSpace(body.String())
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 	return fmt.Errorf("%s is not ready after %s: %s", p.name, limit, last)
 }

@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -63,6 +65,7 @@ func StartUp(t testing.TB, opts ...Option) *Up {
 	u := &Up{URL: "http://" + http, Dir: t.TempDir()}
 	args := append([]string{"up", "--data", u.Dir, "--http-addr", http, "--kafka-addr", kafka, "--registry-addr", registry,
 		"--clickhouse-addr", clickhouse, "--clickhouse-http-addr", clickhouseHTTP}, o.args...)
+	t.Cleanup(u.waitPartsGone) // after the end of up itself, before the folder is removed
 	u.Process = newProcess(t, "up", u.URL, o.env, args)
 	u.Parts = Parts{
 		t:        t,
@@ -125,6 +128,20 @@ func (u *Up) KillPart(part string) {
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		u.t().Fatalf("kill %s (process %d): %v", part, pid, err)
+	}
+}
+
+// waitPartsGone waits until the embedded parts have ended. They close their files when up is gone, however that ended.
+func (u *Up) waitPartsGone() {
+	u.t().Helper()
+	for _, part := range []string{embedded.Kafka, embedded.Registry, embedded.ClickHouse} {
+		pid := embedded.LockHolder(filepath.Join(u.Dir, part))
+		Eventually(u.t(), time.Minute, func() string {
+			if pid == 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) || zombie(pid) {
+				return ""
+			}
+			return fmt.Sprintf("process %d, the embedded %s, outlives counterfoil up", pid, part)
+		})
 	}
 }
 

@@ -92,51 +92,24 @@ func (w *world) startOn(t *testing.T, n *wire, vars map[string]string) *ingest.S
 func (w *world) stored(t *testing.T) (items map[string]int, headers map[string]int) {
 	t.Helper()
 	items, headers = map[string]int{}, map[string]int{}
-	topics := []string{schemas.Batches, schemas.KindCustomerEvents, schemas.UnprocessedTopic(schemas.KindCustomerEvents)}
-	ends := w.ends(t, topics...)
-	from, left := map[string]map[int32]kgo.Offset{}, 0
-	for topic, partitions := range ends {
-		from[topic] = map[int32]kgo.Offset{}
-		for p, end := range partitions {
-			if end.Offset > 0 {
-				from[topic][p] = kgo.NewOffset().At(0)
-				left++
+	decoder := schemas.NewDecoder[schemas.BatchHeader](w.registry, schemas.BatchHeaderSchema)
+	for _, r := range w.read(t, schemas.Batches, nil) {
+		var h schemas.BatchHeader
+		err := decoder.Decode(r.Value, &h)
+		for ; errors.Is(err, schemas.ErrSchemaPending); err = decoder.Decode(r.Value, &h) {
+			time.Sleep(time.Millisecond)
+		}
+		check(t, err)
+		headers[h.Key] += int(h.Items)
+	}
+	for _, topic := range []string{schemas.KindCustomerEvents, schemas.UnprocessedTopic(schemas.KindCustomerEvents)} {
+		for _, r := range w.read(t, topic, nil) {
+			e, err := schemas.ParseEnvelope(r.Headers)
+			check(t, err)
+			if !judged(topic, e) {
+				items[e.Batch]++
 			}
 		}
-	}
-	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
-	check(t, err)
-	defer reader.Close()
-	decoder := schemas.NewDecoder[schemas.BatchHeader](w.registry, schemas.BatchHeaderSchema)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for left > 0 {
-		fetches := reader.PollFetches(ctx)
-		check(t, ctx.Err())
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			for _, r := range p.Records {
-				if r.Offset == ends[p.Topic][p.Partition].Offset-1 {
-					left--
-				}
-				if r.Attrs.IsControl() {
-					continue
-				}
-				e, err := schemas.ParseEnvelope(r.Headers)
-				check(t, err)
-				if p.Topic != schemas.Batches {
-					if !judged(p.Topic, e) {
-						items[e.Batch]++
-					}
-					continue
-				}
-				var h schemas.BatchHeader
-				for err = decoder.Decode(r.Value, &h); errors.Is(err, schemas.ErrSchemaPending); err = decoder.Decode(r.Value, &h) {
-					time.Sleep(time.Millisecond)
-				}
-				check(t, err)
-				headers[h.Key] += int(h.Items)
-			}
-		})
 	}
 	return items, headers
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -440,6 +441,54 @@ func (w *world) startWith(t *testing.T, kafka []kgo.Opt, vars map[string]string)
 		}
 	}
 	return s
+}
+
+// metric reads the value of a metric without labels.
+func metric(t *testing.T, s *ingest.Service, name string) string {
+	t.Helper()
+	_, body, _ := do(t, s, "GET", "/metrics", "", nil)
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return ""
+}
+
+// read returns the committed records of a topic from the given offsets to its end, without markers.
+func (w *world) read(t *testing.T, topic string, from kadm.ListedOffsets) []*kgo.Record {
+	t.Helper()
+	ends, at, left := w.ends(t, topic), map[int32]kgo.Offset{}, 0
+	for p, end := range ends[topic] {
+		if end.Offset > from[topic][p].Offset {
+			at[p] = kgo.NewOffset().At(from[topic][p].Offset)
+			left++
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	check(t, err)
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out []*kgo.Record
+	for left > 0 {
+		fetches := reader.PollFetches(ctx)
+		check(t, ctx.Err())
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset == ends[topic][r.Partition].Offset-1 {
+				left--
+			}
+			if !r.Attrs.IsControl() {
+				out = append(out, r)
+			}
+		})
+	}
+	return out
 }
 
 // do sends a request and returns the answer's status, body and headers.

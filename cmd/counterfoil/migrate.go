@@ -250,7 +250,8 @@ func recordOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client,
 			fresh = append(fresh, start)
 			for partition, at := range starts[topic] {
 				if _, ok := committed.Lookup(topic, partition); !ok {
-					begin.AddOffset(topic, partition, at.Offset, -1)
+					// Nobody holds it: the sink need not wait for the lease of a predecessor.
+					begin.Add(kadm.Offset{Topic: topic, Partition: partition, At: at.Offset, LeaderEpoch: -1, Metadata: clickhouse.Released})
 				}
 			}
 		}

@@ -193,12 +193,16 @@ func runServer(p *process, configPath string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var exit error
+	ended := make(chan struct{}) // closed after exit is set
+	go func() {
+		exit = cmd.Wait()
+		close(ended)
+	}()
 	p.report(report{State: stateListening, Addrs: p.spec.Addrs})
 	select {
-	case err := <-ended:
-		return fmt.Errorf("%s server ended by itself: %w", p.spec.Binary, err)
+	case <-ended:
+		return fmt.Errorf("%s server ended by itself: %w", p.spec.Binary, exit)
 	case <-p.parentGone:
 	}
 	_ = cmd.Process.Signal(syscall.SIGTERM) // fails only where it has just ended

@@ -51,12 +51,12 @@ func (s *Service) readBody(r *http.Request) ([]byte, error) {
 		n, err := src.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		switch {
+		case len(buf) > MaxBodyBytes:
+			return nil, tooLargeBody()
 		case err == io.EOF:
 			return buf, nil
 		case err != nil:
 			return nil, broken(err)
-		case len(buf) > MaxBodyBytes:
-			return nil, tooLargeBody()
 		case len(buf) == cap(buf):
 			more := int64(cap(buf))
 			if size >= 0 {

@@ -24,7 +24,7 @@ const (
 // Config is how the service works. The zero value is not usable: parse it with caarlos0/env, whose defaults are the ones to use.
 type Config struct {
 	Addr     string `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" desc:"host:port on which the HTTP API listens"`
-	Instance string `env:"INSTANCE" desc:"name of this copy, part of its transactional ids; two copies must not share one; random when empty"`
+	Instance string // name of this copy; empty: random, dynamic membership
 
 	Wait         time.Duration `env:"REPLY_WAIT" envDefault:"10s" desc:"how long a caller waits for outcomes before it gets the pending answer"`
 	DrainTimeout time.Duration `env:"INGEST_DRAIN_TIMEOUT" envDefault:"20s" desc:"how long a stop waits for requests at work"`

@@ -18,6 +18,7 @@ const (
 	CodeTooLarge        Code = "too_large"       // 413: body, number of items, or one item (Index)
 	CodeUnsupported     Code = "unsupported"     // 415: media type or content encoding
 	CodeRateLimited     Code = "rate_limited"    // 429: the key's requests a second
+	CodeHeaders         Code = "headers"         // 431: too long; never reaches an adapter
 	CodeInternal        Code = "internal"        // 500: our fault
 	CodeBusy            Code = "busy"            // 503: Kafka, ClickHouse or memory; nothing was done, sending it again is safe
 )
@@ -30,6 +31,7 @@ var statuses = map[Code]int{
 	CodeTooLarge:        http.StatusRequestEntityTooLarge,
 	CodeUnsupported:     http.StatusUnsupportedMediaType,
 	CodeRateLimited:     http.StatusTooManyRequests,
+	CodeHeaders:         http.StatusRequestHeaderFieldsTooLarge,
 	CodeInternal:        http.StatusInternalServerError,
 	CodeBusy:            http.StatusServiceUnavailable,
 }

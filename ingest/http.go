@@ -104,8 +104,23 @@ func (s *Service) Handler() http.Handler {
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = http.MaxBytesReader(rec, r.Body, MaxBodyBytes+1)
 		}
+		if headerBytes(r) > maxHeader {
+			s.problemOf(rec, r, s.refuse(&Error{Code: CodeHeaders, Message: fmt.Sprintf("the request's headers have more than %d bytes", maxHeader), Index: -1, Cause: "headers"}))
+			return
+		}
 		s.mux.ServeHTTP(rec, r)
 	})
+}
+
+// headerBytes is what the request line and the headers have. net/http keeps its limit only to within its buffers, some 8 KiB.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
 }
 
 // finish ends a request: an answer to a panic, one line of the access log, the metrics.

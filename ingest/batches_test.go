@@ -1,0 +1,138 @@
+package ingest_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// get gets a path and returns the answer's status and compacted text.
+func get(t *testing.T, s *ingest.Service, key, path string) (int, string, http.Header) {
+	t.Helper()
+	status, text, header := do(t, s, "GET", path, key, nil)
+	return status, strings.TrimSpace(string(text)), header
+}
+
+func TestBatchesAreReadInTheFormsOfV1(t *testing.T) {
+	w := newWorld(t)
+	w.sink(t)
+	s := w.start(t, nil)
+	key, other := w.keys.add(t, "demo", ingest.KeyOptions{Doors: []string{ingest.DoorHelloID}}), w.keys.add(t, "other", ingest.KeyOptions{})
+	ref := "a & b"
+	w.reports.batches = []schemas.BatchReport{
+		{Number: 16, Key: "k16", Tenant: "other", Kind: schemas.KindOwnership, Items: 1},
+		{Number: 17, Key: "k17", Tenant: "demo", Kind: schemas.KindOwnership, Items: 4, Processed: 3, Unprocessed: 1},
+		{Number: 18, Key: "k18", Tenant: "demo", Kind: schemas.KindOwnership, Items: 4, Processed: 1, Unprocessed: 1},
+		{Number: 19, Key: "k19", Tenant: "demo", Kind: schemas.KindOwnership},
+	}
+	w.reports.items = map[string][]schemas.ItemReport{"k17": {
+		{Index: 0, ID: "00", Ref: &ref},
+		{Index: 1, ID: "11", Reasons: []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Message: "There is no such account."}}},
+		{Index: 2, ID: "22"},
+		{Index: 3, ID: "33"},
+	}}
+	unprocessed := `{"index":1,"ref":null,"id":"11","outcome":"unprocessed","reasons":[{"code":"not_found","field":"account","message":"There is no such account."}]}`
+	for _, c := range []struct {
+		name, path, accept string
+		status             int
+		want               string
+		next               string // in the header Link
+	}{
+		{name: "a batch", path: "/17", status: 200, want: `{"batch":17,"status":"complete","processed":3,"unprocessed":1,"pending":0}`},
+		{name: "at work", path: "/18", status: 200, want: `{"batch":18,"status":"processing","processed":1,"unprocessed":1,"pending":2}`},
+		{name: "empty", path: "/19", status: 200, want: `{"batch":19,"status":"complete","processed":0,"unprocessed":0,"pending":0}`},
+		{name: "another tenant's", path: "/16", status: 404},
+		{name: "none", path: "/99999", status: 404},
+		{name: "no number", path: "/abc", status: 404},
+		{name: "zero", path: "/0", status: 404},
+		{name: "processed", path: "/17/processed?limit=2", status: 200, next: "/v1/batches/17/processed?after=2&limit=2",
+			want: `{"items":[{"index":0,"ref":"a & b","id":"00","outcome":"processed"},{"index":2,"ref":null,"id":"22","outcome":"processed"}],"next":"2"}`},
+		{name: "the next page", path: "/17/processed?limit=2&after=2", status: 200, want: `{"items":[{"index":3,"ref":null,"id":"33","outcome":"processed"}]}`},
+		{name: "unprocessed", path: "/17/unprocessed", status: 200, want: `{"items":[` + unprocessed + `]}`},
+		{name: "NDJSON", path: "/17/processed?limit=1", accept: "application/x-ndjson", status: 200, next: "/v1/batches/17/processed?after=0&limit=1",
+			want: `{"index":0,"ref":"a & b","id":"00","outcome":"processed"}`},
+		{name: "no items", path: "/19/processed", status: 200, want: `{"items":[]}`},
+		{name: "items of another tenant's", path: "/16/unprocessed", status: 404},
+		{name: "the list", path: "?limit=2", status: 200, next: "/v1/batches?after=18&limit=2",
+			want: `{"batches":[{"batch":19,"status":"complete","processed":0,"unprocessed":0,"pending":0},{"batch":18,"status":"processing","processed":1,"unprocessed":1,"pending":2}],"next":"18"}`},
+		{name: "its next page", path: "?limit=2&after=18", status: 200, want: `{"batches":[{"batch":17,"status":"complete","processed":3,"unprocessed":1,"pending":0}]}`},
+		{name: "a bad limit", path: "?limit=x", status: 400},
+		{name: "a bad after", path: "/17/processed?after=x", status: 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req, err := http.NewRequest("GET", "http://"+s.Addr()+"/v1/batches"+c.path, nil)
+			check(t, err)
+			req.Header.Set("X-Api-Key", key)
+			req.Header.Set("Accept", c.accept)
+			res, err := http.DefaultClient.Do(req)
+			check(t, err)
+			defer res.Body.Close()
+			text, err := io.ReadAll(res.Body)
+			check(t, err)
+			if res.StatusCode != c.status {
+				t.Fatalf("status %d: %s", res.StatusCode, text)
+			}
+			if c.want != "" {
+				if diff := cmp.Diff(c.want, strings.TrimSpace(string(text))); diff != "" {
+					t.Errorf("(-want +got)\n%s", diff)
+				}
+			} else if res.Header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("an error as %s", res.Header.Get("Content-Type"))
+			}
+			link := ""
+			if c.next != "" {
+				link = "<" + c.next + `>; rel="next"`
+			}
+			if got := res.Header.Get("Link"); got != link {
+				t.Errorf("Link %q, want %q", got, link)
+			}
+		})
+	}
+	if status, _, header := get(t, s, "", "/v1/batches/17"); status != 401 || header.Get("WWW-Authenticate") == "" {
+		t.Errorf("without a key: %d", status)
+	}
+	if status, text, _ := get(t, s, other, "/v1/batches"); status != 200 || !strings.Contains(text, `"batch":16`) || strings.Contains(text, `"batch":17`) {
+		t.Errorf("the other tenant's list: %d %s", status, text)
+	}
+}
+
+func TestABatchIsKnownFromItsAcceptanceAndNeverShownOlderThanItIs(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.sinkOff.Store(true)
+	w.sink(t)
+	s := w.start(t, map[string]string{"SINK_WAIT": "300ms", "SINK_WAIT_START": "300ms"})
+	key, other := w.keys.add(t, "demo", ingest.KeyOptions{}), w.keys.add(t, "other", ingest.KeyOptions{})
+	_, a := post(t, s, key, testItem{Account: "1"})
+	path := ingest.JobURL(a.Number)
+	if status, text, header := get(t, s, key, path); status != 503 || header.Get("Retry-After") == "" {
+		t.Errorf("before the sink has it: %d %s", status, text)
+	}
+	if status, text, _ := get(t, s, other, path); status != 404 {
+		t.Errorf("another tenant: %d %s", status, text)
+	}
+	if status, text, _ := get(t, s, key, ingest.JobURL(a.Number+1)); status != 404 { // the offset of a marker
+		t.Errorf("a number that was not given out: %d %s", status, text)
+	}
+	w.reports.mu.Lock()
+	w.reports.batches = []schemas.BatchReport{{Number: a.Number, Tenant: "demo", Kind: schemas.KindCustomerEvents, Items: 1, Processed: 1}}
+	w.reports.mu.Unlock()
+	if status, text, _ := get(t, s, key, path); status != 503 {
+		t.Errorf("while the sink's commit is behind: %d %s", status, text)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { w.sinkOff.Store(false) })
+	status, text, _ := get(t, s, key, path)
+	var b struct{ Processed int }
+	check(t, json.Unmarshal([]byte(text), &b))
+	if status != 200 || b.Processed != 1 {
+		t.Errorf("after: %d %s", status, text)
+	}
+}

@@ -30,7 +30,7 @@ type SinkConfig struct {
 	FlushInterval time.Duration `env:"SINK_FLUSH_INTERVAL" envDefault:"1s" desc:"the longest that a row waits for its insert to begin"`
 	Lease         time.Duration `env:"SINK_LEASE" envDefault:"10s" desc:"how long after a commit its owner may insert, and how long a successor waits; the same in every copy of the sink"`
 	Session       time.Duration `env:"SINK_SESSION_TIMEOUT" envDefault:"10s" desc:"how long Kafka waits for a silent copy before others take its partitions"`
-	Instance      string        `env:"INSTANCE" desc:"name of this copy; set, a restart within the session timeout keeps its partitions (static membership)"`
+	Instance      string        // name of this copy; empty: random, dynamic membership
 	NumberBase    int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
 }
 

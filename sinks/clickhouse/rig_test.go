@@ -3,8 +3,11 @@ package clickhouse
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -124,7 +127,9 @@ func sinkConfig() SinkConfig {
 type running struct {
 	*Sink
 	reg  *prometheus.Registry
-	stop func() error // ends it in good order and returns what Run did
+	done chan struct{} // closed when Run has returned
+	err  error         // what it returned
+	stop func() error  // ends it in good order and returns what Run did
 }
 
 // start runs a sink; set may change it before.
@@ -137,19 +142,22 @@ func (r *rig) start(set func(*Sink)) *running {
 		set(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	stopped := false
-	stop := func() error {
-		if stopped {
-			return nil
-		}
-		stopped = true
+	run := &running{Sink: s, reg: reg, done: make(chan struct{})}
+	go func() {
+		defer close(run.done)
+		run.err = s.Run(ctx)
+	}()
+	run.stop = func() error {
 		cancel()
-		return <-done
+		select {
+		case <-run.done:
+			return run.err
+		case <-time.After(30 * time.Second):
+			return errors.New("the sink does not end")
+		}
 	}
-	r.t.Cleanup(func() { stop() })
-	return &running{Sink: s, reg: reg, stop: stop}
+	r.t.Cleanup(func() { run.stop() })
+	return run
 }
 
 // encode makes the value of a topic.
@@ -291,11 +299,44 @@ func runChild(text string) {
 	fail(s.Run(ctx))
 }
 
+// proxy forwards connections to addr and ends each in good order, also when the client was killed: the embedded engine aborts when an idle
+// connection is reset (a killed process with unread bytes in its socket sends a reset), which no server does.
+func proxy(t testing.TB, addr string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				server, err := net.Dial("tcp", addr)
+				if err != nil {
+					return
+				}
+				defer server.Close()
+				go func() {
+					io.Copy(server, client)
+					server.(*net.TCPConn).CloseWrite()
+				}()
+				io.Copy(client, server)
+				io.Copy(io.Discard, server) // after a reset of the client: until the server ends
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
 // startChild runs a sink in a process of its own.
 func (r *rig) startChild(set func(*SinkConfig)) *exec.Cmd {
 	r.t.Helper()
 	cfg := r.child
 	cfg.Sink = sinkConfig()
+	cfg.ClickHouse.Hosts = []string{proxy(r.t, r.cfg.Hosts[0])}
 	if set != nil {
 		set(&cfg.Sink)
 	}

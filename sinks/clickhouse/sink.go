@@ -261,6 +261,9 @@ func (s *Sink) connect() error {
 	if s.cfg.Instance != "" {
 		opts = append(opts, kgo.InstanceID("sink-"+s.cfg.Instance))
 	}
+	// A callback may come before NewClient has returned; it waits for decoding.
+	s.decoding.Lock()
+	defer s.decoding.Unlock()
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("sink: %w", err)
@@ -332,7 +335,8 @@ func (s *Sink) fetchError(fetches kgo.Fetches) error {
 		case errors.Is(err, kerr.OffsetOutOfRange):
 			fatal = fmt.Errorf("sink: the committed offset of %s/%d lies outside the topic, records were lost or the topic was made anew (see counterfoil adopt): %w", topic, partition, err)
 		default:
-			fatal = fmt.Errorf("sink: read %s/%d: %w", topic, partition, err)
+			// Also a partition without a commit ends here; the client keeps that error to itself.
+			fatal = fmt.Errorf("sink: read %s/%d (a missing offset: run counterfoil migrate, which says what to do): %w", topic, partition, err)
 		}
 	})
 	return fatal

@@ -56,7 +56,7 @@ func Topics(name string) []string {
 
 // Config is the configuration of a processor.
 type Config struct {
-	Instance           string        `env:"INSTANCE" desc:"name of this copy, unlike that of every other: keeps partitions and state across restarts; unset: a random one for the life of the process"`
+	Instance           string        // name of this copy; empty: random, dynamic membership
 	TransactionTimeout time.Duration `env:"TRANSACTION_TIMEOUT" envDefault:"10s" desc:"after this Kafka aborts a transaction whose process died"`
 	SessionTimeout     time.Duration `env:"SESSION_TIMEOUT" envDefault:"10s" desc:"after this without a heartbeat a copy's partitions go to the others"`
 	RoundRecords       int           `env:"ROUND_RECORDS" envDefault:"10000" desc:"most records that are judged in one transaction"`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -26,13 +27,14 @@ type Config struct {
 	Topics     TopicsConfig           `section:"Topics (read by migrate)"`
 	Registry   schemas.RegistryConfig `section:"Schema registry"`
 	ClickHouse clickhouse.Config      `section:"ClickHouse"`
-	Ingest     ingest.Config          `section:"Role ingest"`
-	Process    processors.Config      `section:"Role process"`
-	Sink       clickhouse.SinkConfig  `section:"Role sink"`
+	Ingest     ingest.Config          `section:"Role ingest" role:"ingest"`
+	Process    processors.Config      `section:"Role process" role:"process"`
+	Sink       clickhouse.SinkConfig  `section:"Role sink" role:"sink"`
 }
 
 // CommonConfig is what all roles share.
 type CommonConfig struct {
+	Instance string     `env:"INSTANCE" desc:"name of this copy, unlike that of every other: keeps its partitions over a restart (static membership); a random one for the life of the process when empty"`
 	LogLevel slog.Level `env:"LOG_LEVEL" envDefault:"INFO" desc:"DEBUG, INFO, WARN or ERROR"`
 	LogJSON  bool       `env:"LOG_JSON" desc:"log JSON lines instead of text"`
 	OpsAddr  string     `env:"OPS_ADDR" envDefault:":9100" desc:"where process and sink serve /healthz, /readyz and /metrics; ingest serves them on its own port"`
@@ -56,8 +58,9 @@ func (c *TopicsConfig) Validate() error {
 	return errors.Join(problems...)
 }
 
-// loadConfig reads the environment. The error has one line for every variable that is wrong.
-func loadConfig(environ []string) (*Config, error) {
+// loadConfig reads the environment and checks the sections that all roles share and those of the roles that are named. The error has one line
+// for every variable that is wrong.
+func loadConfig(environ []string, roles ...string) (*Config, error) {
 	var cfg Config
 	var problems []error
 	err := env.ParseWithOptions(&cfg, env.Options{Environment: env.ToMap(environ)})
@@ -67,8 +70,12 @@ func loadConfig(environ []string) (*Config, error) {
 	} else if err != nil {
 		problems = append(problems, err)
 	}
+	cfg.Ingest.Instance, cfg.Process.Instance, cfg.Sink.Instance = cfg.Common.Instance, cfg.Common.Instance, cfg.Common.Instance
 	sections := reflect.ValueOf(&cfg).Elem()
 	for i := range sections.NumField() {
+		if role := sections.Type().Field(i).Tag.Get("role"); role != "" && !slices.Contains(roles, role) {
+			continue
+		}
 		if v, ok := sections.Field(i).Addr().Interface().(interface{ Validate() error }); ok && len(problems) == 0 {
 			if err := v.Validate(); err != nil {
 				problems = append(problems, err)
@@ -141,7 +148,7 @@ Example:
 				}
 				fmt.Fprintln(app.stdout)
 			}
-			if _, err := loadConfig(app.environ); err != nil {
+			if _, err := loadConfig(app.environ, "ingest", "process", "sink"); err != nil {
 				return err
 			}
 			fmt.Fprintln(app.stdout, "The configuration is valid.")

@@ -122,7 +122,7 @@ func roleCommand(name, summary, help string, start func(p *parts) (map[string]ro
 			if len(args) > 0 {
 				return fmt.Errorf("%w: %s takes no arguments", errUsage, name)
 			}
-			cfg, err := loadConfig(app.environ)
+			cfg, err := loadConfig(app.environ, name)
 			if err != nil {
 				return err
 			}

@@ -94,7 +94,7 @@ func (u *upRun) run(ctx context.Context, httpAddr string) error {
 		}
 		values["TOKEN_SECRETS"] = secret
 	}
-	if u.cfg, err = loadConfig(environ(values)); err != nil {
+	if u.cfg, err = loadConfig(environ(values), "ingest", "process", "sink"); err != nil {
 		return err
 	}
 	u.log = newLogger(u.cfg.Common, u.app.stderr)

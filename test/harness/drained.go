@@ -70,12 +70,12 @@ func (p *Parts) Lag(ctx context.Context) ([]string, error) {
 	return lag, nil
 }
 
-// ReadTopic returns the committed records of a topic, each partition in the order of its offsets.
-func (p *Parts) ReadTopic(topic string) []*kgo.Record {
+// ReadTopics returns the committed records of topics by topic and partition, each partition in the order of its offsets.
+func (p *Parts) ReadTopics(topics ...string) []*kgo.Record {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
 	defer cancel()
-	records, err := ReadCommitted(ctx, p.Kafka, topic)
+	records, err := ReadCommitted(ctx, p.Kafka, topics...)
 	if err != nil {
 		p.t.Fatal(err)
 	}

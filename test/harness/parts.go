@@ -87,14 +87,14 @@ func (p *Parts) Encode(topic string, v any) []byte {
 	return value
 }
 
-// PutReferences writes records of a reference topic for a tenant.
-func PutReferences[R schemas.Reference](p *Parts, topic, tenant string, all ...R) {
+// References makes records of a reference topic for a tenant, for [Parts.Produce].
+func References[R schemas.Reference](p *Parts, topic, tenant string, all ...R) []*kgo.Record {
 	p.t.Helper()
 	records := make([]*kgo.Record, len(all))
 	for i, r := range all {
 		records[i] = &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(tenant, r.OwnID()), Value: p.Encode(topic, r)}
 	}
-	p.Produce(records...)
+	return records
 }
 
 // CreateKey gives a tenant a key for all doors; change may restrict it.
@@ -106,31 +106,30 @@ func (p *Parts) CreateKey(tenant string, change ...func(*schemas.APIKey)) Key {
 	for _, f := range change {
 		f(record)
 	}
-	PutReferences(p, schemas.APIKeys, tenant, record)
+	p.Produce(References(p, schemas.APIKeys, tenant, record)...)
 	return k
 }
 
-// CopyReferences gives another tenant all reference records that a tenant has, but its keys.
+// CopyReferences gives other tenants all reference records that a tenant has, but its keys.
 func (p *Parts) CopyReferences(from string, to ...string) {
 	p.t.Helper()
+	var topics []string
 	for _, topic := range schemas.Topics() {
-		if topic.Role != schemas.RoleReference || topic.Name == schemas.APIKeys {
-			continue
-		}
-		var copies []*kgo.Record
-		for _, r := range p.ReadTopic(topic.Name) {
-			id, ok := bytes.CutPrefix(r.Key, []byte(from+"/"))
-			if !ok {
-				continue
-			}
-			for _, tenant := range to {
-				copies = append(copies, &kgo.Record{Topic: topic.Name, Key: schemas.ReferenceKey(tenant, string(id)), Value: r.Value})
-			}
-		}
-		if len(copies) > 0 {
-			p.Produce(copies...)
+		if topic.Role == schemas.RoleReference && topic.Name != schemas.APIKeys {
+			topics = append(topics, topic.Name)
 		}
 	}
+	var copies []*kgo.Record
+	for _, r := range p.ReadTopics(topics...) {
+		id, ok := bytes.CutPrefix(r.Key, []byte(from+"/"))
+		if !ok {
+			continue
+		}
+		for _, tenant := range to {
+			copies = append(copies, &kgo.Record{Topic: r.Topic, Key: schemas.ReferenceKey(tenant, string(id)), Value: r.Value})
+		}
+	}
+	p.Produce(copies...)
 }
 
 // Counterfoil runs a subcommand against these parts, with stdin as its input, and returns what it printed on standard output. The test ends

@@ -309,11 +309,12 @@ func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
-	vars := map[string]string{"INSTANCE": "same", "INGEST_PRODUCERS": "1", "REPLY_WAIT": "100ms"}
+	cfg := config(t, map[string]string{"INGEST_PRODUCERS": "1", "REPLY_WAIT": "100ms"})
+	cfg.Instance = "same"
 	ended := make(chan error, 2)
 	var services []*ingest.Service
 	for range 2 {
-		s, err := ingest.New(config(t, vars), ingest.Deps{Kafka: w.broker.Opts(), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry()})
+		s, err := ingest.New(cfg, ingest.Deps{Kafka: w.broker.Opts(), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry()})
 		check(t, err)
 		register(s)
 		services = append(services, s)

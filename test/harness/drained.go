@@ -155,3 +155,16 @@ func ReadCommitted(ctx context.Context, kafka []kgo.Opt, topics ...string) ([]*k
 	})
 	return all, nil
 }
+
+// Partitions is how many partitions a topic has.
+func Partitions(ctx context.Context, client *kgo.Client, topic string) (int, error) {
+	details, err := kadm.NewClient(client).ListTopics(ctx, topic)
+	if err != nil {
+		return 0, fmt.Errorf("list topic %s: %w", topic, err)
+	}
+	d, ok := details[topic]
+	if !ok || d.Err != nil {
+		return 0, fmt.Errorf("topic %s: %w", topic, d.Err)
+	}
+	return len(d.Partitions), nil
+}

@@ -1,0 +1,9 @@
+// Package checker proves, from what lies in Kafka and ClickHouse after a run, that the product kept its promises: nothing accepted was lost,
+// nothing doubled, every decision was made once and in order, and ClickHouse holds exactly what was committed.
+//
+// [Read] collects a [World]: the committed records of all topics and the rows of the log tables. [World.Check] needs nothing else;
+// [World.CheckSent] compares with what the callers of a run were told. Both return problems as sentences; none means that every promise held.
+// The checks know nothing of how the engine or the sink work, and decide ownership by a model of their own (model.go).
+//
+// Files: read.go the collecting; check.go the checks; model.go ownership by the contract's table; sent.go what callers know.
+package checker

@@ -305,6 +305,60 @@ func TestAStalledBrokerIsRefusedInTimeAndNothingComesLater(t *testing.T) {
 	}
 }
 
+func TestAStopBeforeACommitIsKnownClosesTheConnectionWithoutAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	n := &wire{}
+	s, err := ingest.New(config(t, map[string]string{"INGEST_DRAIN_TIMEOUT": "500ms", "TRANSACTION_TIMEOUT": "1s", "REPLY_WAIT": "100ms"}), ingest.Deps{
+		Kafka: append(w.broker.Opts(), n.opt()), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry(),
+	})
+	check(t, err)
+	register(s)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	for s.Ready() != nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	n.set(func(k kmsg.Key) fate {
+		switch k {
+		case kmsg.EndTxn:
+			return loseAnswer
+		case kmsg.InitProducerID:
+			return stall
+		}
+		return pass
+	})
+	answered := make(chan error, 1)
+	go func() {
+		req, err := http.NewRequest("POST", "http://"+s.Addr()+"/test", strings.NewReader(`[{"account":"1"}]`))
+		if err == nil {
+			req.Header.Set("X-Api-Key", key)
+			var res *http.Response
+			if res, err = http.DefaultClient.Do(req); err == nil {
+				err = fmt.Errorf("answered %s", res.Status)
+				_ = res.Body.Close()
+				answered <- err
+				return
+			}
+		}
+		answered <- nil
+	}()
+	time.Sleep(2 * time.Second)
+	stop()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Run did not end")
+	}
+}
+
 func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)

@@ -87,6 +87,8 @@ func (p *producer) take(ctx context.Context) []*submission {
 // open makes the client and gets its producer id, which ends whatever transaction an earlier producer with the same transactional id left
 // open: committed if Kafka had begun to commit it, aborted otherwise. It tries until ctx is done.
 func (p *producer) open(ctx context.Context) error {
+	// A request that was lost is noticed only by its time, so the first ones get little; a coordinator that is at work gets more.
+	patience := 3 * time.Second
 	for pause := 50 * time.Millisecond; p.client == nil; pause = min(2*pause, 2*time.Second) {
 		client, err := kgo.NewClient(append(slices.Clone(p.s.deps.Kafka),
 			kgo.TransactionalID(p.id),
@@ -98,7 +100,8 @@ func (p *producer) open(ctx context.Context) error {
 			kgo.MetadataMinAge(250*time.Millisecond), // the first record of a topic waits for its partitions
 		)...)
 		if err == nil {
-			ictx, cancel := context.WithTimeout(ctx, 15*time.Second)
+			ictx, cancel := context.WithTimeout(ctx, patience)
+			patience = min(2*patience, 15*time.Second)
 			_, _, err = client.ProducerID(ictx)
 			cancel()
 			if err == nil {

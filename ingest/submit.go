@@ -57,7 +57,7 @@ type verdict struct {
 func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	q := of(ctx)
 	rt := s.route.Load()
-	if rt == nil {
+	if rt == nil || !s.replies.positioned.Load() { // outcomes could be missed that come before the result topics are read
 		return nil, s.refuse(busy("starting", "the service is starting; try again later", nil))
 	}
 	if e := s.backlog.refuse(); e != nil {

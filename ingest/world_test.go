@@ -46,7 +46,7 @@ type world struct {
 	judgeOff atomic.Bool // the judge stands still
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{broker: stack.Kafka(t), keys: &keyTable{}, reports: &reportTable{}}
 	var err error
@@ -78,14 +78,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func logger(t *testing.T) *slog.Logger {
+func logger(t testing.TB) *slog.Logger {
 	if os.Getenv("TEST_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func allTopics() []string {
 }
 
 // ends are the high watermarks of topics; a real broker needs a moment for topics that were just created.
-func (w *world) ends(t *testing.T, topics ...string) kadm.ListedOffsets {
+func (w *world) ends(t testing.TB, topics ...string) kadm.ListedOffsets {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		ends, err := w.admin.ListEndOffsets(t.Context(), topics...)
@@ -119,7 +119,7 @@ func (w *world) ends(t *testing.T, topics ...string) kadm.ListedOffsets {
 }
 
 // commitEnds commits the high watermarks of all topics for a group.
-func (w *world) commitEnds(t *testing.T, group string) {
+func (w *world) commitEnds(t testing.TB, group string) {
 	t.Helper()
 	ends := w.ends(t, allTopics()...)
 	if err := w.admin.CommitAllOffsets(t.Context(), group, ends.Offsets()); err != nil && t.Context().Err() == nil {
@@ -129,7 +129,7 @@ func (w *world) commitEnds(t *testing.T, group string) {
 
 // judge starts the fake processors: an item whose account is numbered "missing" is unprocessed, one numbered "hold" is left alone, all
 // others are processed.
-func (w *world) judge(t *testing.T) {
+func (w *world) judge(t testing.TB) {
 	t.Helper()
 	ends := w.ends(t, schemas.KindCustomerEvents, schemas.KindOwnership)
 	from := map[string]map[int32]kgo.Offset{}
@@ -208,7 +208,7 @@ func (w *world) judge(t *testing.T) {
 var notFound = []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Message: "There is no such account."}}
 
 // sink starts the fake sink: it commits the ends of all topics, over and over, while it is not off.
-func (w *world) sink(t *testing.T) {
+func (w *world) sink(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	t.Cleanup(func() { cancel(); done.Wait() })
@@ -239,7 +239,7 @@ func (k *keyTable) APIKey(id string) *schemas.APIKey {
 func (k *keyTable) Ready() error { return nil }
 
 // add makes a key and returns its text.
-func (k *keyTable) add(t *testing.T, tenant string, o ingest.KeyOptions) string {
+func (k *keyTable) add(t testing.TB, tenant string, o ingest.KeyOptions) string {
 	t.Helper()
 	key, record, err := ingest.NewKey(tenant, o)
 	check(t, err)
@@ -398,7 +398,7 @@ func testBatch(tenant string, items []testItem) *ingest.Batch {
 }
 
 // config is the default configuration with what tests always need and the given variables.
-func config(t *testing.T, vars map[string]string) ingest.Config {
+func config(t testing.TB, vars map[string]string) ingest.Config {
 	t.Helper()
 	all := map[string]string{"HTTP_ADDR": "127.0.0.1:0", "TOKEN_SECRETS": "a secret for tests", "SINK_WAIT_START": "2s", "TRANSACTION_TIMEOUT": "5s"}
 	maps.Copy(all, vars)
@@ -408,12 +408,12 @@ func config(t *testing.T, vars map[string]string) ingest.Config {
 }
 
 // start runs a service and waits until it is ready. Its end is checked when the test ends.
-func (w *world) start(t *testing.T, vars map[string]string) *ingest.Service {
+func (w *world) start(t testing.TB, vars map[string]string) *ingest.Service {
 	t.Helper()
 	return w.startWith(t, w.broker.Opts(), vars)
 }
 
-func (w *world) startWith(t *testing.T, kafka []kgo.Opt, vars map[string]string) *ingest.Service {
+func (w *world) startWith(t testing.TB, kafka []kgo.Opt, vars map[string]string) *ingest.Service {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
 	s, err := ingest.New(config(t, vars), ingest.Deps{
@@ -444,7 +444,7 @@ func (w *world) startWith(t *testing.T, kafka []kgo.Opt, vars map[string]string)
 }
 
 // metric reads the value of a metric without labels.
-func metric(t *testing.T, s *ingest.Service, name string) string {
+func metric(t testing.TB, s *ingest.Service, name string) string {
 	t.Helper()
 	_, body, _ := do(t, s, "GET", "/metrics", "", nil)
 	for line := range strings.Lines(string(body)) {
@@ -457,7 +457,7 @@ func metric(t *testing.T, s *ingest.Service, name string) string {
 }
 
 // read returns the committed records of a topic from the given offsets to its end, without markers.
-func (w *world) read(t *testing.T, topic string, from kadm.ListedOffsets) []*kgo.Record {
+func (w *world) read(t testing.TB, topic string, from kadm.ListedOffsets) []*kgo.Record {
 	t.Helper()
 	ends, at, left := w.ends(t, topic), map[int32]kgo.Offset{}, 0
 	for p, end := range ends[topic] {
@@ -492,7 +492,7 @@ func (w *world) read(t *testing.T, topic string, from kadm.ListedOffsets) []*kgo
 }
 
 // do sends a request and returns the answer's status, body and headers.
-func do(t *testing.T, s *ingest.Service, method, path, key string, body any) (int, []byte, http.Header) {
+func do(t testing.TB, s *ingest.Service, method, path, key string, body any) (int, []byte, http.Header) {
 	t.Helper()
 	var content io.Reader
 	switch b := body.(type) {
@@ -518,7 +518,7 @@ func do(t *testing.T, s *ingest.Service, method, path, key string, body any) (in
 }
 
 // post sends items through the test door.
-func post(t *testing.T, s *ingest.Service, key string, items ...testItem) (int, testAnswer) {
+func post(t testing.TB, s *ingest.Service, key string, items ...testItem) (int, testAnswer) {
 	t.Helper()
 	status, body, _ := do(t, s, "POST", "/test", key, items)
 	var a testAnswer

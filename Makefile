@@ -39,8 +39,9 @@ test: need-go tools
 
 ## test-kafka: run the tests that a real broker can tell more about, on Apache Kafka 4.3.1 (needs Java 17 and Maven)
 .PHONY: test-kafka
+KAFKA_TESTS ?= ./ingest ./processors ./sinks/... ./test/...
 test-kafka: need-go tools tools-kafka
-	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 1 $(TESTFLAGS) ./test/... ./processors/...
+	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 1 $(TESTFLAGS) $(KAFKA_TESTS)
 
 ## race: run all tests with the race detector
 .PHONY: race
@@ -106,7 +107,7 @@ $(kafka_done):
 	@command -v mvn > /dev/null || { echo "mvn is missing: it installs Apache Kafka (Debian: apt-get install maven; macOS: brew install maven)." >&2; exit 1; }
 	@echo "installing Apache Kafka into .tools/kafka"
 	@rm -rf .tools/kafka && mkdir -p .tools/kafka
-	mvn -q -B -f test/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.tools/kafka/libs -DincludeScope=runtime
+	mvn -q -B -Dstyle.color=never -f test/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.tools/kafka/libs -DincludeScope=runtime
 	@touch $@
 
 .PHONY: need-go

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -246,6 +248,41 @@ func (p *Process) ready(limit time.Duration) error {
 // probe keeps no connections: a process that is told to drain must not wait for one.
 var probe = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
+// Metric adds up the values of a metric over all of its labels; 0 where there are none yet.
+func (p *Process) Metric(name string) float64 {
+	p.t.Helper()
+	res, err := probe.Get(p.url + "/metrics")
+	if err != nil {
+		p.t.Fatalf("metrics of %s: %v", p.name, err)
+	}
+	defer res.Body.Close()
+	var sum float64
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		series, value, ok := cutLast(lines.Text(), " ")
+		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			p.t.Fatalf("metrics of %s: %s: %v", p.name, lines.Text(), err)
+		}
+		sum += v
+	}
+	if err := lines.Err(); err != nil {
+		p.t.Fatalf("metrics of %s: %v", p.name, err)
+	}
+	return sum
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
 // onLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread that started a child for the
 // end of its parent.
 func onLauncher(f func() error) error {
@@ -287,3 +324,6 @@ func run(t testing.TB, env []string, stdin string, args ...string) string {
 	}
 	return stdout.String()
 }
+
+// Name is what the process is called in logs; of a copy it is its INSTANCE.
+func (p *Process) Name() string { return p.name }

@@ -101,7 +101,7 @@ func Read(ctx context.Context, p *harness.Parts) (*World, error) {
 	w := &World{
 		State: map[string]schemas.OwnershipState{}, Dead: map[Position]bool{}, Tables: map[string][]Row{}, Ownership: map[string]int64{},
 	}
-	r := &reader{w: w, registry: p.Registry}
+	r := newReader(w, p.Registry)
 	var err error
 	if w.Partitions, err = partitions(ctx, p.Kafka); err != nil {
 		return nil, err
@@ -136,8 +136,33 @@ func partitions(ctx context.Context, kafka []kgo.Opt) (int32, error) {
 
 // reader decodes records into a world.
 type reader struct {
-	w        *World
-	registry *schemas.Registry
+	w              *World
+	headers        *schemas.Decoder[schemas.BatchHeader]
+	changes        *schemas.Decoder[schemas.Ownership]
+	events         *schemas.Decoder[schemas.CustomerEvent]
+	referrals      *schemas.Decoder[schemas.Referral]
+	changed        *schemas.Decoder[schemas.OwnershipResult]
+	eventsDone     *schemas.Decoder[schemas.EventResult]
+	referralsDone  *schemas.Decoder[schemas.ReferralResult]
+	unprocessed    *schemas.Decoder[schemas.Unprocessed]
+	ownershipState *schemas.Decoder[schemas.OwnershipState]
+	deadLetters    *schemas.Decoder[schemas.DeadLetter]
+}
+
+func newReader(w *World, r *schemas.Registry) *reader {
+	return &reader{
+		w:              w,
+		headers:        schemas.NewDecoder[schemas.BatchHeader](r, schemas.BatchHeaderSchema),
+		changes:        schemas.NewDecoder[schemas.Ownership](r, schemas.OwnershipSchema),
+		events:         schemas.NewDecoder[schemas.CustomerEvent](r, schemas.CustomerEventSchema),
+		referrals:      schemas.NewDecoder[schemas.Referral](r, schemas.ReferralSchema),
+		changed:        schemas.NewHeadDecoder[schemas.OwnershipResult](r, schemas.OwnershipProcessedSchema),
+		eventsDone:     schemas.NewHeadDecoder[schemas.EventResult](r, schemas.EventProcessedSchema),
+		referralsDone:  schemas.NewHeadDecoder[schemas.ReferralResult](r, schemas.ReferralProcessedSchema),
+		unprocessed:    schemas.NewDecoder[schemas.Unprocessed](r, schemas.UnprocessedSchema),
+		ownershipState: schemas.NewDecoder[schemas.OwnershipState](r, schemas.OwnershipStateSchema),
+		deadLetters:    schemas.NewDecoder[schemas.DeadLetter](r, schemas.DeadLetterSchema),
+	}
 }
 
 // decode reads a value, waiting for its schema where that is not known yet.
@@ -165,7 +190,7 @@ func (r *reader) record(ctx context.Context, rec *kgo.Record) error {
 	switch t.Role {
 	case schemas.RoleBatches:
 		b := Batch{Position: at}
-		err := decode(ctx, schemas.NewDecoder[schemas.BatchHeader](r.registry, schemas.BatchHeaderSchema), rec.Value, &b.BatchHeader)
+		err := decode(ctx, r.headers, rec.Value, &b.BatchHeader)
 		r.w.Batches = append(r.w.Batches, b)
 		return err
 	case schemas.RoleItem:
@@ -178,12 +203,12 @@ func (r *reader) record(ctx context.Context, rec *kgo.Record) error {
 			return nil
 		}
 		var s schemas.OwnershipState
-		err := decode(ctx, schemas.NewDecoder[schemas.OwnershipState](r.registry, schemas.OwnershipStateSchema), rec.Value, &s)
+		err := decode(ctx, r.ownershipState, rec.Value, &s)
 		r.w.State[string(rec.Key)] = s
 		return err
 	case schemas.RoleDeadLetters:
 		var d schemas.DeadLetter
-		err := decode(ctx, schemas.NewDecoder[schemas.DeadLetter](r.registry, schemas.DeadLetterSchema), rec.Value, &d)
+		err := decode(ctx, r.deadLetters, rec.Value, &d)
 		r.w.DeadLetters = append(r.w.DeadLetters, at)
 		r.w.Dead[Position{d.Topic, d.Partition, d.Offset}] = true
 		return err
@@ -204,7 +229,7 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 	switch kind {
 	case schemas.KindOwnership:
 		it.Ownership = new(schemas.Ownership)
-		err = decode(ctx, schemas.NewDecoder[schemas.Ownership](r.registry, schemas.OwnershipSchema), rec.Value, it.Ownership)
+		err = decode(ctx, r.changes, rec.Value, it.Ownership)
 		if err == nil && upserts.Check(it.Ownership) == nil {
 			key = upserts.Key(env.Tenant, it.Ownership)
 		}
@@ -213,13 +238,13 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 		}
 	case schemas.KindReferrals:
 		var v schemas.Referral
-		err = decode(ctx, schemas.NewDecoder[schemas.Referral](r.registry, schemas.ReferralSchema), rec.Value, &v)
+		err = decode(ctx, r.referrals, rec.Value, &v)
 		if err == nil && validation.CheckReferral(&v) == nil {
 			key = []byte(env.Tenant)
 		}
 	default:
 		var v schemas.CustomerEvent
-		err = decode(ctx, schemas.NewDecoder[schemas.CustomerEvent](r.registry, schemas.CustomerEventSchema), rec.Value, &v)
+		err = decode(ctx, r.events, rec.Value, &v)
 	}
 	var bad *schemas.BadRecordError
 	if errors.As(err, &bad) {
@@ -247,19 +272,19 @@ func (r *reader) outcome(ctx context.Context, at Position, t schemas.Topic, rec 
 	switch {
 	case !o.Processed:
 		var v schemas.Unprocessed
-		err = decode(ctx, schemas.NewDecoder[schemas.Unprocessed](r.registry, schemas.UnprocessedSchema), rec.Value, &v)
+		err = decode(ctx, r.unprocessed, rec.Value, &v)
 		o.Outcome = v.Outcome
 	case t.Kind == schemas.KindOwnership:
 		o.Ownership = new(schemas.OwnershipResult)
-		err = decode(ctx, schemas.NewHeadDecoder[schemas.OwnershipResult](r.registry, t.Schema), rec.Value, o.Ownership)
+		err = decode(ctx, r.changed, rec.Value, o.Ownership)
 		o.Outcome = o.Ownership.Outcome
 	case t.Kind == schemas.KindCustomerEvents:
 		o.Event = new(schemas.EventResult)
-		err = decode(ctx, schemas.NewHeadDecoder[schemas.EventResult](r.registry, t.Schema), rec.Value, o.Event)
+		err = decode(ctx, r.eventsDone, rec.Value, o.Event)
 		o.Outcome = o.Event.Outcome
 	default:
 		o.Referral = new(schemas.ReferralResult)
-		err = decode(ctx, schemas.NewHeadDecoder[schemas.ReferralResult](r.registry, t.Schema), rec.Value, o.Referral)
+		err = decode(ctx, r.referralsDone, rec.Value, o.Referral)
 		o.Outcome = o.Referral.Outcome
 	}
 	o.Marker = markerOf(o.Ref)

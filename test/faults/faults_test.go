@@ -38,7 +38,9 @@ func check(t *testing.T, p *harness.Parts, l *load.Load) {
 	t.Helper()
 	sent := l.Stop()
 	t.Logf("%d requests and records: %s", len(sent), l.Summary())
+	began := time.Now()
 	p.WaitDrained(90 * time.Second)
+	t.Logf("no lag after %s", time.Since(began).Round(time.Millisecond))
 	w, err := checker.Read(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)

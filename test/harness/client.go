@@ -74,7 +74,8 @@ type CRMUnprocessed struct {
 // Verdict is what an answer says about the batch as a whole.
 type Verdict int
 
-// Verdicts. Unknown is an answer that never came, and every 5xx: the batch is there whole or not at all.
+// Verdicts. Unknown is an answer that never came, and every 5xx but 503: the batch is there whole or not at all. 503 promises that nothing was
+// done.
 const (
 	Unknown Verdict = iota
 	Accepted
@@ -84,7 +85,7 @@ const (
 // Verdict says whether the batch was accepted: a 2xx, and with CRM.COM, which answers 200 to refused calls, one of its codes for that.
 func (a *Answer) Verdict() Verdict {
 	switch {
-	case a == nil || a.Status >= 500:
+	case a == nil || a.Status >= 500 && a.Status != http.StatusServiceUnavailable:
 		return Unknown
 	case a.Status >= 300:
 		return Refused

@@ -3,7 +3,11 @@ package processors
 import (
 	"bytes"
 	cmp2 "cmp"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -12,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/processors/upserts"
@@ -450,4 +456,41 @@ func TestReferralIsUniqueHoweverTheParticipantIsNamed(t *testing.T) {
 	if diff := cmp.Diff([]string{"1", "2", schemas.CodeAlreadyReferred, schemas.CodeAlreadyReferred}, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
+}
+
+// TestMetricsTellWhatHappened reads them as Prometheus would.
+func TestMetricsTellWhatHappened(t *testing.T) {
+	w := newWorld(t)
+	w.reference(schemas.Units, &schemas.Unit{ID: "00000000000000000000000000000001", Name: "Unit"})
+	c := w.start(Validation, nil).ready()
+	w.produce(&kgo.Record{Topic: schemas.KindCustomerEvents, Value: w.event("nobody"), Headers: bare()},
+		&kgo.Record{Topic: schemas.KindCustomerEvents, Value: []byte("?"), Headers: bare()})
+	w.awaitOutcomes(schemas.KindCustomerEvents, 1)
+	want := []string{
+		`counterfoil_process_unprocessed_total{kind="customer_events",processor="validation"} 1`,
+		`counterfoil_process_reasons_total{code="not_found",kind="customer_events",processor="validation"} 1`,
+		`counterfoil_process_reasons_total{code="undecodable",kind="customer_events",processor="validation"} 1`,
+		`counterfoil_process_dead_letters_total{kind="customer_events",processor="validation"} 1`,
+		`counterfoil_process_takeover{partition="3",processor="validation",topic="referrals"} 0`,
+		`counterfoil_process_lag_records{partition="0",processor="validation",topic="customer_events"} 0`,
+		`counterfoil_process_rounds_total{end="committed",processor="validation"}`,
+		`counterfoil_process_reference_barrier_wait_seconds_count{processor="validation",topic="accounts"}`,
+		`counterfoil_process_reference_rows{processor="validation",topic="units"} 1`,
+	}
+	server := httptest.NewServer(promhttp.HandlerFor(c.deps.Metrics.(*prometheus.Registry), promhttp.HandlerOpts{}))
+	defer server.Close()
+	w.eventually("metrics", func() error {
+		resp, err := http.Get(server.URL)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		for _, line := range want {
+			if !strings.Contains(string(text), "\n"+line) {
+				return errors.Join(err, fmt.Errorf("no %s", line))
+			}
+		}
+		return err
+	})
 }

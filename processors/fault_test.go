@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"context"
 	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
@@ -108,25 +109,40 @@ func TestOutageLongerThanTheSession(t *testing.T) {
 	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, 2000))
 }
 
-// TestHandOvers moves all partitions from copy to copy under load; the state must follow without losing the last round. HANDOVERS sets how
-// often.
+// TestHandOvers moves all partitions from copy to copy while items keep coming; the state must follow without losing the last round.
+// HANDOVERS sets how often.
 func TestHandOvers(t *testing.T) {
 	w := newWorld(t)
 	c := w.start(Upserts, nil).ready()
-	sent := 0
-	for i := range count("HANDOVERS", 8) {
-		w.produce(w.grants(100, 8)...)
-		next := w.start(Upserts, nil)
-		w.produce(w.grants(100, 8)...)
+	ctx, end := context.WithCancel(t.Context())
+	sent := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n += 20 {
+			w.produce(w.grants(20, 8)...)
+			time.Sleep(2 * time.Millisecond)
+		}
+		sent <- n
+	}()
+	for i := range count("HANDOVERS", 4) {
+		next := w.start(Upserts, nil).ready()
+		w.eventually("the next copy owns partitions", func() error {
+			next.session.mu.Lock()
+			defer next.session.mu.Unlock()
+			if len(next.session.lanes) == 0 {
+				return errors.New("none yet")
+			}
+			return nil
+		})
 		if i%4 == 3 {
 			c.kill()
 		} else if err := c.stop(); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
-		sent += 200
 		c = next
 	}
-	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, sent))
+	end()
+	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, <-sent))
 }
 
 // TestRestoreWaitsForTheLastTransaction: what the predecessor wrote last may be undecided yet. A copy that took over without it would judge

@@ -477,7 +477,6 @@ func (s *session) measureLag() {
 	if time.Now().Before(s.next) {
 		return
 	}
-	s.next = time.Now().Add(lagInterval)
 	positions := s.cl.CommittedOffsets()
 	judged := map[place]time.Time{}
 	ask := map[string][]int32{}
@@ -490,6 +489,7 @@ func (s *session) measureLag() {
 	if len(ask) == 0 {
 		return
 	}
+	s.next = time.Now().Add(lagInterval)
 	s.tasks.Go(func() {
 		ctx, cancel := context.WithTimeout(s.work, lagInterval)
 		defer cancel()

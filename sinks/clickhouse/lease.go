@@ -160,6 +160,10 @@ func (s *Sink) send(ctx context.Context, at map[*part]int64, metadata string) er
 			if p.gone {
 				return fmt.Errorf("%s/%d was lost meanwhile", p.topic, p.partition)
 			}
+			if p.member != req.MemberID {
+				s.stop(errExpelled)
+				return errExpelled
+			}
 		}
 		for i := range req.Topics {
 			for j := range req.Topics[i].Partitions {

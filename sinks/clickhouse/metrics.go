@@ -13,6 +13,7 @@ type metrics struct {
 	flush, insert                       *prometheus.HistogramVec
 	commit                              prometheus.Histogram
 	renewals, commitsRefused, takeOvers prometheus.Counter
+	expulsions                          prometheus.Counter
 	lagRecords, lagSeconds              *prometheus.GaugeVec
 }
 
@@ -39,13 +40,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		commit:         prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + "commit_seconds", Help: "Time of a commit of offsets, the look at ClickHouse's clock included.", Buckets: seconds}),
 		renewals:       single("lease_renewals_total", "Commits that Kafka took, each of which renews the lease."),
 		commitsRefused: single("commits_refused_total", "Commits that failed; they are tried again."),
+		expulsions:     single("expulsions_total", "Times that the group expelled this copy because it was held up for longer than the session timeout."),
 		takeOvers:      single("take_overs_total", "Partitions taken over."),
 		lagRecords:     gauge("lag_records", "Offsets between what is in ClickHouse and the topic's end, markers and gaps included."),
 		lagSeconds:     gauge("lag_seconds", "Age of the newest record that was read, while ClickHouse lacks some; 0 otherwise."),
 	}
 	if r != nil {
 		r.MustRegister(m.rows, m.retries, m.late, m.unknown, m.deadLetters, m.flush, m.insert, m.commit, m.renewals, m.commitsRefused,
-			m.takeOvers, m.lagRecords, m.lagSeconds)
+			m.takeOvers, m.expulsions, m.lagRecords, m.lagSeconds)
 	}
 	return m
 }

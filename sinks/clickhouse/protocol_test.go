@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -374,4 +376,95 @@ func TestKilledAndStopped(t *testing.T) {
 	}
 	r.exact(stop())
 	must(t, steady.stop())
+}
+
+// A member is expelled while its insert is on the way. Its successor waits until that can no longer get in, and finds it.
+func TestTakeOverWaitsForInsertsOnTheWay(t *testing.T) {
+	r := newRig(t)
+	var held atomic.Bool
+	sending := make(chan struct{})
+	var gate atomic.Int64
+	old := r.start(func(s *Sink) {
+		s.hook = func(_ context.Context, at, table string) error {
+			if table == "ownership" && at == "before send" && gate.Add(-1) == 0 {
+				held.Store(true)
+				close(sending)
+				time.Sleep(s.cfg.Lease / 2)
+			}
+			return nil
+		}
+	})
+	r.produce(r.ownerships(0, 100)...)
+	r.wait("100", "SELECT count() FROM {db}.ownership")
+	gate.Store(1)
+	r.produce(r.ownerships(100, 200)...)
+	<-sending
+	r.start(nil)
+	r.expel(old)
+	r.produce(r.ownerships(200, 300)...)
+	r.exact(300)
+	if !held.Load() {
+		t.Error("no insert was held back")
+	}
+}
+
+// expel has the group throw a member out that knows nothing of it.
+func (r *rig) expel(s *running) {
+	r.t.Helper()
+	s.decoding.Lock()
+	id, _ := s.client.GroupMetadata()
+	s.decoding.Unlock()
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = Group, id
+	member := kmsg.NewLeaveGroupRequestMember()
+	member.MemberID = id
+	req.Members = append(req.Members, member)
+	resp, err := req.RequestWith(r.t.Context(), r.client)
+	must(r.t, err)
+	must(r.t, kerr.ErrorForCode(resp.ErrorCode))
+}
+
+// With INSTANCE set a restart takes its own partitions back; a second copy of the same name ends the first, which says why.
+func TestInstance(t *testing.T) {
+	r := newRig(t)
+	named := func(s *Sink) { s.cfg.Instance = "one" }
+	a := r.start(named)
+	r.produce(r.ownerships(0, 100)...)
+	r.wait("100", "SELECT count() FROM {db}.ownership")
+	must(t, a.stop())
+	b := r.start(named)
+	r.produce(r.ownerships(100, 200)...)
+	r.exact(200)
+	c := r.start(named)
+	select {
+	case <-b.done:
+		if b.err == nil || !strings.Contains(b.err.Error(), "INSTANCE=one") {
+			t.Errorf("the first copy ended with: %v", b.err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the first copy goes on")
+	}
+	r.produce(r.ownerships(200, 300)...)
+	r.exact(300)
+	must(t, c.stop())
+}
+
+// Members are expelled again and again, alone and beside another, and know nothing of it.
+func TestExpelledMembers(t *testing.T) {
+	r := newRig(t)
+	a := r.start(nil)
+	stop := r.flow()
+	time.Sleep(time.Second)
+	r.expel(a)
+	time.Sleep(2 * time.Second)
+	b := r.start(nil)
+	time.Sleep(2 * time.Second)
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 5 {
+		r.expel([]*running{a, b}[rng.IntN(2)])
+		time.Sleep(time.Duration(500+rng.IntN(3000)) * time.Millisecond)
+	}
+	r.exact(stop())
+	must(t, a.stop())
+	must(t, b.stop())
 }

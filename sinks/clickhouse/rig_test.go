@@ -84,7 +84,15 @@ func newRig(t testing.TB) *rig {
 			r.broker.CreateTopic(t, topic.Name, n)
 		}
 	}
-	ends, err := r.admin.ListEndOffsets(ctx, Topics()...)
+	var ends kadm.ListedOffsets
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // a real broker knows new topics a little later
+		if ends, err = r.admin.ListEndOffsets(ctx, Topics()...); err == nil {
+			err = ends.Error()
+		}
+		if err == nil || time.Now().After(end) {
+			break
+		}
+	}
 	must(t, err)
 	ends.Each(func(o kadm.ListedOffset) {
 		must(t, o.Err)

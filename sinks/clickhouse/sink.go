@@ -80,8 +80,9 @@ type topicPlan struct {
 // part is a partition that this member owns, from its assignment to its end. A partition that comes back is another part.
 type part struct {
 	topicPartition
-	epoch int32
-	dests []*dest
+	epoch  int32
+	dests  []*dest
+	member string // id of the member that it was assigned to
 
 	// Under Sink.decoding.
 	next    int64         // offset behind the last record read
@@ -173,12 +174,47 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 // Run works until ctx is done; then it inserts what it has read, gives its partitions up in good order and returns nil. Any other return
 // is an error that a restart or a person must mend.
 func (s *Sink) Run(ctx context.Context) error {
-	// The work outlives ctx by the drain.
-	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
-	defer s.stop(nil)
 	if err := s.conn.Migrated(ctx); err != nil {
 		return err
 	}
+	for {
+		err := s.session(ctx)
+		if !errors.Is(err, errExpelled) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.met.expulsions.Inc()
+		s.log.Warn("sink was expelled from its group while it was held up; it drops what it has read and begins anew")
+		s.reset()
+	}
+}
+
+// errExpelled ends a session whose member was expelled without that a callback said so: when a JoinGroup finds the member unknown, Kafka's
+// client joins again under a new id and goes on as if nothing had been, revoking in good order what others have long taken over, and keeping
+// what it gets back. With the new id and generation Kafka would take its commits, of partitions that are not its own. So each part remembers
+// the member id that it was assigned to, a commit under another is not sent, and the session starts afresh.
+var errExpelled = errors.New("expelled from the group and joined again under another member id")
+
+// reset forgets everything of the last session but empty blocks.
+func (s *Sink) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tp := range s.parts {
+		s.met.forget(tp)
+	}
+	s.parts, s.block, s.lease, s.joined = map[topicPartition]*part{}, newBlock(), lease{}, false
+	for _, d := range s.dests {
+		d.queue, d.refused, d.cancel = nil, nil, nil
+	}
+}
+
+// session works as one member of the group.
+func (s *Sink) session(ctx context.Context) error {
+	// The work outlives ctx by the drain.
+	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer s.stop(nil)
 	if err := s.connect(); err != nil {
 		return err
 	}
@@ -616,13 +652,20 @@ func (s *Sink) assigned(_ context.Context, client *kgo.Client, assigned map[stri
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joined = true
+	member, _ := client.GroupMetadata()
+	for _, p := range s.parts {
+		if p.member != member { // kept over an expulsion
+			s.stop(errExpelled)
+			return
+		}
+	}
 	var parts []*part
 	for topic, partitions := range assigned {
 		plan := s.topics[topic]
 		for _, n := range partitions {
 			p := &part{
 				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, dests: plan.dests[s.conn.shardOf(topic, n)],
-				has: map[*dest]int64{}, done: map[*dest]int64{},
+				member: member, has: map[*dest]int64{}, done: map[*dest]int64{},
 			}
 			if old := s.parts[p.topicPartition]; old != nil {
 				old.gone = true
@@ -687,6 +730,15 @@ func (s *Sink) giveUp(revoked map[string][]int32) {
 		}
 	}
 	if len(parts) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if member, _ := s.client.GroupMetadata(); slices.ContainsFunc(parts, func(p *part) bool { return p.member != member }) {
+		// They were lost before, and nobody waits for an answer.
+		s.stop(errExpelled)
+		for _, p := range parts {
+			s.forget(p)
+		}
 		s.mu.Unlock()
 		return
 	}

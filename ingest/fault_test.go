@@ -36,7 +36,8 @@ const (
 	pass       fate = iota
 	drop            // the connection breaks before the request leaves
 	loseAnswer      // the broker gets and handles it, then the connection breaks
-	stall           // nothing happens until the connection's deadline or end
+	late            // the answer comes half a second later than it could
+	stall           // the request is lost on its way, and no answer comes
 )
 
 func (n *wire) set(rule func(kmsg.Key) fate) { n.rule.Store(&rule) }
@@ -54,6 +55,15 @@ func (n *wire) opt() kgo.Opt {
 type cut struct {
 	net.Conn
 	wire *wire
+	late atomic.Bool
+}
+
+func (c *cut) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.late.CompareAndSwap(true, false) {
+		time.Sleep(500 * time.Millisecond)
+	}
+	return n, err
 }
 
 var errCut = errors.New("the wire is cut")
@@ -78,6 +88,8 @@ func (c *cut) Write(b []byte) (int, error) {
 		return n, err
 	case stall:
 		return len(b), nil
+	case late:
+		c.late.Store(true)
 	}
 	return c.Conn.Write(b)
 }
@@ -302,6 +314,71 @@ func TestAStalledBrokerIsRefusedInTimeAndNothingComesLater(t *testing.T) {
 	}
 	if _, after := w.stored(t); len(after) != len(before)+1 {
 		t.Errorf("%d batches are stored, want %d", len(after), len(before)+1)
+	}
+}
+
+func TestOutcomesThatComeBeforeTheAnswerToTheCommitAreNotMissed(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	n := &wire{}
+	s := w.startOn(t, n, map[string]string{"REPLY_WAIT": "3s"})
+	n.set(func(k kmsg.Key) fate {
+		if k == kmsg.EndTxn {
+			return late
+		}
+		return pass
+	})
+	begun := time.Now()
+	status, a := post(t, s, key, testItem{Account: "1"}, testItem{Account: "missing"})
+	if status != 200 || a.Pending != 0 {
+		t.Errorf("status %d, %d pending", status, a.Pending)
+	}
+	if took := time.Since(begun); took < 500*time.Millisecond || took > 2*time.Second {
+		t.Errorf("it took %s, of which the commit's answer took 500ms", took)
+	}
+}
+
+func TestAnOutcomeWhoseTransactionIsAbortedIsNeverShown(t *testing.T) {
+	w := newWorld(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	s := w.start(t, nil)
+	before := w.ends(t, schemas.KindCustomerEvents)
+	answer := make(chan testAnswer, 1)
+	go func() {
+		_, a := post(t, s, key, testItem{Account: "1"})
+		answer <- a
+	}()
+	var items []*kgo.Record
+	for deadline := time.Now().Add(10 * time.Second); len(items) == 0; items = w.read(t, schemas.KindCustomerEvents, before) {
+		if time.Now().After(deadline) {
+			t.Fatal("no item came")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	e, err := schemas.ParseEnvelope(items[0].Headers)
+	check(t, err)
+	encoder, err := w.registry.Encoder(t.Context(), schemas.UnprocessedTopic(schemas.KindCustomerEvents))
+	check(t, err)
+	processor, err := kgo.NewClient(append(w.broker.Opts(), kgo.TransactionalID("judge-"+e.Batch), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))...)
+	check(t, err)
+	defer processor.Close()
+	for _, round := range []struct {
+		code string
+		end  kgo.TransactionEndTry
+	}{{schemas.CodeInternalError, kgo.TryAbort}, {schemas.CodeNotFound, kgo.TryCommit}} {
+		value, err := encoder.Append(nil, &schemas.Unprocessed{
+			Outcome: schemas.Outcome{Tenant: e.Tenant, ID: schemas.ItemID(e.Tenant, e.Batch, e.Index), Batch: &e.Batch, Attempt: 1, SourceTopic: schemas.KindCustomerEvents},
+			Kind:    schemas.KindCustomerEvents, Reasons: []schemas.Reason{{Code: round.code}}, Format: schemas.FormatAvro,
+		})
+		check(t, err)
+		check(t, processor.BeginTransaction())
+		check(t, processor.ProduceSync(t.Context(), &kgo.Record{Topic: schemas.UnprocessedTopic(schemas.KindCustomerEvents), Partition: e.Reply, Headers: e.Headers(nil), Value: value}).FirstErr())
+		time.Sleep(300 * time.Millisecond) // a reader of uncommitted records would have it now
+		check(t, processor.EndTransaction(t.Context(), round.end))
+	}
+	if a := <-answer; len(a.Items) != 1 || a.Items[0] != "unprocessed "+schemas.CodeNotFound {
+		t.Errorf("answered %v", a.Items)
 	}
 }
 

@@ -78,7 +78,7 @@ func TestEveryDoorTakesEveryFormOfAKey(t *testing.T) {
 		{name: "the job URLs are open to every door's keys", header: "X-Api-Key: " + restricted, door: ingest.DoorV1, want: "ok"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := httptest.NewRequest("POST", "/", nil)
+			r := httptest.NewRequest(http.MethodPost, "/", nil)
 			if name, value, ok := strings.Cut(c.header, ": "); ok {
 				r.Header.Set(name, value)
 			}
@@ -126,7 +126,7 @@ func TestAddressesAreTheSocketsUnlessAProxyIsTrusted(t *testing.T) {
 		{"the proxy itself", proxied, "172.16.0.1:1234", nil, ingest.CodeForbidden},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := httptest.NewRequest("POST", "/", nil)
+			r := httptest.NewRequest(http.MethodPost, "/", nil)
 			r.RemoteAddr = c.remote
 			r.Header["X-Forwarded-For"] = c.forwarded
 			r.Header.Set("X-Api-Key", key)
@@ -141,7 +141,7 @@ func TestAKeysRateIsKept(t *testing.T) {
 	keys := &keyTable{}
 	s := offline(t, keys, nil)
 	key := keys.add(t, "demo", ingest.KeyOptions{RateLimit: 5})
-	r := httptest.NewRequest("POST", "/", nil)
+	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.Header.Set("X-Api-Key", key)
 	allowed := 0
 	for range 20 {
@@ -167,13 +167,13 @@ func TestATokenIsGoodAsLongAsItsKey(t *testing.T) {
 	keys := &keyTable{}
 	s := offline(t, keys, nil)
 	key := keys.add(t, "demo", ingest.KeyOptions{Doors: []string{ingest.DoorCRM}})
-	r := httptest.NewRequest("POST", "/", nil)
+	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.Header.Set("X-Api-Key", key)
 	caller, err := s.Authenticate(r, ingest.DoorCRM)
 	check(t, err)
 	token := s.IssueToken(caller, "UNIT 1")
 	use := func(s *ingest.Service, door, token string) (*ingest.Caller, error) {
-		return s.AuthenticateToken(httptest.NewRequest("POST", "/", nil), door, token)
+		return s.AuthenticateToken(httptest.NewRequest(http.MethodPost, "/", nil), door, token)
 	}
 	if c, err := use(s, ingest.DoorCRM, token); err != nil || c.Tenant != "demo" || c.Unit != "UNIT 1" || c.KeyID != caller.KeyID {
 		t.Fatalf("%+v, %v", c, err)
@@ -252,7 +252,7 @@ func TestKeysAreMadeAsTheContractSays(t *testing.T) {
 
 func TestUntilKeysAreLoadedNobodyIsTurnedAway(t *testing.T) {
 	s := offline(t, loading{}, nil)
-	r := httptest.NewRequest("POST", "/", nil)
+	r := httptest.NewRequest(http.MethodPost, "/", nil)
 	r.Header.Set("X-Api-Key", "abcdef.secret")
 	if _, err := s.Authenticate(r, ingest.DoorCRM); code(err) != ingest.CodeBusy {
 		t.Errorf("got %v", err)

@@ -68,7 +68,7 @@ func TestBatchesAreReadInTheFormsOfV1(t *testing.T) {
 		{name: "a bad after", path: "/17/processed?after=x", status: 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			req, err := http.NewRequest("GET", "http://"+s.Addr()+"/v1/batches"+c.path, nil)
+			req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+"/v1/batches"+c.path, nil)
 			check(t, err)
 			req.Header.Set("X-Api-Key", key)
 			req.Header.Set("Accept", c.accept)

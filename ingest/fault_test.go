@@ -408,7 +408,7 @@ func TestAStopBeforeACommitIsKnownClosesTheConnectionWithoutAnAnswer(t *testing.
 	})
 	answered := make(chan error, 1)
 	go func() {
-		req, err := http.NewRequest("POST", "http://"+s.Addr()+"/test", strings.NewReader(`[{"account":"1"}]`))
+		req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+"/test", strings.NewReader(`[{"account":"1"}]`))
 		if err == nil {
 			req.Header.Set("X-Api-Key", key)
 			var res *http.Response
@@ -457,7 +457,7 @@ func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		for _, s := range services {
 			body := strings.NewReader(`[{"ref":"a","account":"1"}]`)
-			req, err := http.NewRequest("POST", "http://"+s.Addr()+"/test", body)
+			req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+"/test", body)
 			check(t, err)
 			req.Header.Set("X-Api-Key", key)
 			if res, err := http.DefaultClient.Do(req); err == nil {

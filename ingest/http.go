@@ -97,7 +97,7 @@ func (s *Service) Handler() http.Handler {
 			p := recover()
 			s.budget.release(q.reserved)
 			s.finish(r, rec, q, p, time.Since(start))
-			if p == http.ErrAbortHandler { // the connection is to be closed without an answer
+			if aborted(p) { // the connection is to be closed without an answer
 				panic(p)
 			}
 		}()
@@ -123,9 +123,15 @@ func headerBytes(r *http.Request) int {
 	return n
 }
 
+// aborted tells the panic that asks for the connection to be closed from all others.
+func aborted(p any) bool {
+	err, _ := p.(error)
+	return errors.Is(err, http.ErrAbortHandler)
+}
+
 // finish ends a request: an answer to a panic, one line of the access log, the metrics.
 func (s *Service) finish(r *http.Request, rec *recorder, q *request, p any, took time.Duration) {
-	aborted := p == http.ErrAbortHandler
+	aborted := aborted(p)
 	if p != nil && !aborted {
 		s.log.Error("panic while serving a request", "request", q.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		if rec.status == 0 {

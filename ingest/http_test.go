@@ -73,7 +73,7 @@ func TestLimitsOfARequest(t *testing.T) {
 			if c.chunked {
 				body = io.MultiReader(body)
 			}
-			req, err := http.NewRequest("POST", "http://"+s.Addr()+"/test", body)
+			req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+"/test", body)
 			check(t, err)
 			req.Header.Set("X-Api-Key", key)
 			for line := range strings.Lines(c.headers) {

@@ -136,7 +136,7 @@ func (r *replies) remove(key string) {
 }
 
 // wait waits until a committed batch has all its outcomes, for no longer than the given time.
-func (r *replies) wait(ctx context.Context, key string, w *waiter, most time.Duration) (results []Result, pending int) {
+func (r *replies) wait(ctx context.Context, w *waiter, most time.Duration) (results []Result, pending int) {
 	if !w.registered { // all was decided at the door
 		r.s.budget.release(w.bytes)
 		return w.give()

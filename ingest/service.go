@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -204,8 +205,11 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 	}
 	for _, name := range names {
 		t := found[name]
-		if t.Err != nil || len(t.Partitions) == 0 {
-			return nil, fmt.Errorf("topic %s is not there: run counterfoil migrate first (%v)", name, t.Err)
+		switch {
+		case errors.Is(t.Err, kerr.UnknownTopicOrPartition) || t.Err == nil && len(t.Partitions) == 0:
+			return nil, fmt.Errorf("topic %s is not there: run counterfoil migrate first", name)
+		case t.Err != nil:
+			return nil, fmt.Errorf("read topic %s: %w", name, t.Err)
 		}
 		rt.partitions[name] = int32(len(t.Partitions))
 		// The encoders of processed outcomes are not used; looking them up makes their schemas known to the decoders.

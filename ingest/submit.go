@@ -89,7 +89,7 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	s.metrics.batches.WithLabelValues(b.Door, b.Kind).Inc()
 	s.metrics.items.WithLabelValues(b.Kind, "judge").Add(float64(sub.toJudge))
 	s.metrics.items.WithLabelValues(b.Kind, "door").Add(float64(len(b.Items) - sub.toJudge))
-	results, pending := s.replies.wait(ctx, sub.key, sub.waiter, s.cfg.Wait)
+	results, pending := s.replies.wait(ctx, sub.waiter, s.cfg.Wait)
 	for i := range results {
 		results[i].Index = i
 		results[i].ID = schemas.ItemID(b.Tenant, sub.key, int32(i))

@@ -134,7 +134,7 @@ func (d *Decoder[T]) Decode(value []byte, v *T) error {
 	if err != nil {
 		return &BadRecordError{Code: CodeUndecodable, Message: fmt.Sprintf("the value is not what its schema (id %d) says: %v", id, err)}
 	}
-	if len(rest) > 0 && s != d.reader {
+	if len(rest) > 0 {
 		return &BadRecordError{Code: CodeUndecodable, Message: fmt.Sprintf("the value has %d bytes more than its schema (id %d) says", len(rest), id)}
 	}
 	return nil

@@ -275,6 +275,9 @@ func (c *compiler) value(n *avro.SchemaNode, to []binding, inList bool, depth in
 			}
 		}, nil
 	case n.Type == "null":
+		if !inList {
+			return func(*decoder) {}, nil
+		}
 		return absent(to, inList, false), nil
 	case n.Type == "record":
 		return c.record(n, to, inList, depth)
@@ -377,10 +380,9 @@ func absent(to []binding, inList, defaults bool) step {
 	return func(*decoder) {
 		for _, b := range to {
 			switch {
-			case b.col.isList() && !inList:
-				b.col.close()
+			case b.col.isList() && !inList: // the empty list
 			case defaults && putDefault(b):
-			default:
+			case inList:
 				b.col.null()
 			}
 		}

@@ -37,6 +37,7 @@ type fill struct {
 	own              []*col[int64]
 
 	owners []*part // of each row
+	count  int     // of rows; the columns look at it
 	bytes  int     // of the records' values
 	wb     []int64 // write_by, made when the block is sent
 }
@@ -48,19 +49,20 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		f.cols = append(f.cols, c)
 	}
 	if !spec.state {
-		f.topic, f.epoch, f.partition, f.offset = &col[string]{}, &col[int32]{}, &col[int32]{}, &col[int64]{}
+		n := &f.count
+		f.topic, f.epoch, f.partition, f.offset = &col[string]{rows: n}, &col[int32]{rows: n}, &col[int32]{rows: n}, &col[int64]{rows: n}
 		add(columnTopic, f.topic)
 		add(columnEpoch, f.epoch)
 		add(columnPartition, f.partition)
 		add(columnOffset, f.offset)
 	}
 	if spec.reference {
-		f.tenant, f.deleted = &col[string]{}, &col[uint8]{}
+		f.tenant, f.deleted = &col[string]{rows: &f.count}, &col[uint8]{rows: &f.count}
 		add("tenant", f.tenant)
 		add("is_deleted", f.deleted)
 	}
 	for _, o := range spec.own {
-		c := &col[int64]{}
+		c := &col[int64]{rows: &f.count}
 		f.own = append(f.own, c)
 		add(o.name, c)
 	}
@@ -69,7 +71,7 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		if err != nil {
 			return nil, fmt.Errorf("table %s: %w", spec.name, err)
 		}
-		c := newColumn(kind, nullable && !s.plain, list)
+		c := newColumn(&f.count, kind, nullable && !s.plain, list)
 		if spec.reference && s.name == "id" {
 			f.id = c.(*col[string])
 		}
@@ -84,7 +86,7 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 }
 
 // rows is how many rows the block has.
-func (f *fill) rows() int { return len(f.owners) }
+func (f *fill) rows() int { return f.count }
 
 // add appends the row of a record. The errors are [schemas.ErrSchemaPending] and *[schemas.BadRecordError]; the block is as before then.
 func (f *fill) add(rec *kgo.Record, p *part) error {
@@ -107,8 +109,8 @@ func (f *fill) add(rec *kgo.Record, p *part) error {
 	}
 	if f.spec.reference {
 		tenant, own, err := splitKey(rec.Key)
-		if err == nil && f.id.vals[f.rows()] != own {
-			err = keyMismatch(fmt.Sprintf("the record's key must be <tenant>/%s", f.id.vals[f.rows()]))
+		if id := f.id.at(f.rows()); err == nil && id != own {
+			err = keyMismatch(fmt.Sprintf("the record's key must be <tenant>/%s", id))
 		}
 		if err != nil {
 			f.truncate(f.rows())
@@ -127,8 +129,7 @@ func (f *fill) addDeletion(rec *kgo.Record, p *part) error {
 	if err != nil {
 		return err
 	}
-	absent(f.bindings, false, false)(nil)
-	f.id.vals[f.rows()] = own
+	f.id.put(own)
 	f.tenant.put(tenant)
 	f.deleted.put(1)
 	f.position(rec, p)
@@ -157,6 +158,7 @@ func (f *fill) position(rec *kgo.Record, p *part) {
 		c.put(f.spec.own[i].value(f.cfg, p.epoch, rec.Offset))
 	}
 	f.owners = append(f.owners, p)
+	f.count++
 	f.bytes += len(rec.Value)
 }
 
@@ -181,6 +183,7 @@ func (f *fill) truncate(n int) {
 	}
 	clear(f.owners[n:])
 	f.owners = f.owners[:n]
+	f.count = n
 }
 
 // dropGone drops the rows of partitions that this member no longer owns.
@@ -203,6 +206,7 @@ func (f *fill) dropGone() {
 	for _, c := range f.cols {
 		c.keep(mask)
 	}
+	f.count = len(kept)
 }
 
 // reset empties the block for reuse.
@@ -212,7 +216,19 @@ func (f *fill) reset() {
 	}
 	clear(f.owners)
 	f.owners = f.owners[:0]
+	f.count = 0
 	f.bytes = 0
+}
+
+// filled are the columns that have a value in some row, and their names.
+func (f *fill) filled() (names []string, cols []column) {
+	for i, c := range f.cols {
+		if c.used() {
+			names = append(names, f.names[i])
+			cols = append(cols, c)
+		}
+	}
+	return names, cols
 }
 
 // writeBy is the column write_by: the same limit for every row.

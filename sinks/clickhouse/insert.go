@@ -18,7 +18,7 @@ type dest struct {
 	sink   *Sink
 	spec   *tableSpec
 	shard  int
-	insert string // the statement
+	insert string // the statement, up to the columns
 	free   []*fill
 
 	// Under Sink.mu.
@@ -43,12 +43,7 @@ func newDest(s *Sink, spec *tableSpec, shard int) (*dest, error) {
 		return nil, err
 	}
 	d.free = append(d.free, f)
-	// Every INSERT names its columns, so that an older binary runs on newer tables.
-	names := f.names
-	if !spec.state {
-		names = append(names[:len(names):len(names)], columnWriteBy)
-	}
-	d.insert = "INSERT INTO " + s.conn.local(spec.name) + " (`" + strings.Join(names, "`, `") + "`)"
+	d.insert = "INSERT INTO " + s.conn.local(spec.name)
 	return d, nil
 }
 
@@ -154,6 +149,9 @@ func (d *dest) write(e *entry) error {
 		}
 		if e.empty() {
 			return nil
+		}
+		if err := s.at("begun", d.spec.name); err != nil {
+			return err
 		}
 		rows, start, id := e.fill.rows(), time.Now(), d.queryID()
 		result, err := d.send(ctx, e.fill, id, limit)
@@ -262,17 +260,24 @@ func (d *dest) send(ctx context.Context, f *fill, id string, limit time.Time) (o
 	ctx = ch.Context(ctx, ch.WithQueryID(id), ch.WithSettings(settings))
 	result := nothing
 	err := s.conn.onShard(d.shard, func(conn driver.Conn) error {
-		batch, err := conn.PrepareBatch(ctx, d.insert)
+		// Every INSERT names its columns, so that an older binary runs on newer tables. Those without any value are left out: the table's
+		// default for them is what a row without a value has, and most columns of a wide table are such.
+		names, cols := f.filled()
+		if !d.spec.state {
+			names = append(names, columnWriteBy)
+		}
+		batch, err := conn.PrepareBatch(ctx, d.insert+" (`"+strings.Join(names, "`, `")+"`)")
 		if err != nil {
 			return err // no row was sent
 		}
-		for i, c := range f.cols {
+		for i, c := range cols {
+			c.settle(f.rows())
 			if err := c.send(batch.Column(i)); err != nil {
-				return errors.Join(fmt.Errorf("column %s: %w", f.names[i], err), batch.Abort())
+				return errors.Join(fmt.Errorf("column %s: %w", names[i], err), batch.Abort())
 			}
 		}
 		if !d.spec.state {
-			if err := batch.Column(len(f.cols)).Append(f.writeBy(limit)); err != nil {
+			if err := batch.Column(len(cols)).Append(f.writeBy(limit)); err != nil {
 				return errors.Join(err, batch.Abort())
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -467,4 +468,38 @@ func TestExpelledMembers(t *testing.T) {
 	r.exact(stop())
 	must(t, a.stop())
 	must(t, b.stop())
+}
+
+// A process is stopped with a lease in hand, just before it begins its insert, is expelled, and goes on before its lease is over: the table
+// takes the insert. Its successor has waited for that, and finds the rows.
+func TestTakeOverWaitsForTheLease(t *testing.T) {
+	r := newRig(t)
+	const long, session = 8 * time.Second, time.Second
+	r.produce(r.ownerships(0, 100)...)
+	child := r.startChild(func(c *childConfig) { c.Sink.Lease, c.Sink.Session, c.StopAt = long, session, "begun" })
+	stopped := func() bool {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Process.Pid))
+		_, after, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(after, "T")
+	}
+	for end := time.Now().Add(20 * time.Second); !stopped(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the process does not come to its insert")
+		}
+	}
+	at := time.Now()
+	next := r.start(func(s *Sink) { s.cfg.Lease, s.cfg.Session = long, session })
+	r.produce(r.ownerships(100, 200)...)
+	for end := at.Add(long / 2); !next.owns() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	time.Sleep(500 * time.Millisecond) // a successor that does not wait has inserted by now
+	must(t, child.Process.Signal(syscall.SIGCONT))
+	r.exact(200)
+}
+
+// owns reports whether partitions are assigned.
+func (s *running) owns() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.parts) > 0
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -282,6 +283,7 @@ type childConfig struct {
 	Registry   string
 	ClickHouse Config
 	Sink       SinkConfig
+	StopAt     string // point of the protocol at which the process stops itself, once
 }
 
 func runChild(text string) {
@@ -304,6 +306,13 @@ func runChild(text string) {
 	fail(err)
 	s, err := New(cfg.Sink, Deps{Kafka: []kgo.Opt{kgo.SeedBrokers(cfg.Kafka...)}, Conn: conn, Registry: registry, Log: log})
 	fail(err)
+	var stopped atomic.Bool
+	s.hook = func(_ context.Context, at, table string) error {
+		if at == cfg.StopAt && table == "ownership" && !stopped.Swap(true) {
+			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		}
+		return nil
+	}
 	fail(s.Run(ctx))
 }
 
@@ -340,13 +349,13 @@ func proxy(t testing.TB, addr string) string {
 }
 
 // startChild runs a sink in a process of its own.
-func (r *rig) startChild(set func(*SinkConfig)) *exec.Cmd {
+func (r *rig) startChild(set func(*childConfig)) *exec.Cmd {
 	r.t.Helper()
 	cfg := r.child
 	cfg.Sink = sinkConfig()
 	cfg.ClickHouse.Hosts = []string{proxy(r.t, r.cfg.Hosts[0])}
 	if set != nil {
-		set(&cfg.Sink)
+		set(&cfg)
 	}
 	text, err := json.Marshal(cfg)
 	must(r.t, err)

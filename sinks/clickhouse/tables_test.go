@@ -217,6 +217,7 @@ func TestOtherWriterSchemas(t *testing.T) {
 	must(t, f.add(&kgo.Record{Key: []byte("acme/r")}, p))
 	var got []string
 	for i, name := range f.names {
+		f.cols[i].settle(f.rows())
 		switch c := f.cols[i].(type) {
 		case *col[string]:
 			got = append(got, name+" "+strings.Join(c.vals, "|"))

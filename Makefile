@@ -59,11 +59,12 @@ fuzz: need-go
 	  done; \
 	done
 
-## bench: print this machine's figures (BENCH selects by name)
+## bench: print this machine's figures beside what they aim at (BENCH selects by name, TEST_KAFKA=apache the broker)
 .PHONY: bench
 BENCH ?= .
-bench: need-go tools
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m -p 1 ./test/...
+bench: need-go tools $(if $(filter apache,$(TEST_KAFKA)),tools-kafka)
+	{ $(GO) test -run '^$$' -bench '$(BENCH)' -timeout 30m -p 1 ./ingest/... ./processors/... ./schemas/... ./sinks/... && \
+	  $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./test/bench; } | $(GO) run ./test/bench/report
 
 ## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours)
 .PHONY: soak

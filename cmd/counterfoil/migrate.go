@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -92,7 +94,7 @@ func migrate(ctx context.Context, cfg *Config, log *slog.Logger, out io.Writer, 
 	if dryRun {
 		return nil
 	}
-	ids, err := topicIDs(ctx, adm)
+	ids, err := awaitTopics(ctx, adm)
 	if err != nil {
 		return err
 	}
@@ -144,6 +146,25 @@ func createTopics(ctx context.Context, adm *kadm.Client, cfg TopicsConfig, say f
 		}
 	}
 	return nil
+}
+
+// awaitTopics returns the topics' ids once every topic is there and every partition has a leader. A broker may answer that a topic is created
+// before its own metadata, and that of the others, shows it.
+func awaitTopics(ctx context.Context, adm *kadm.Client) (map[string]string, error) {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		ids, err := topicIDs(ctx, adm)
+		if err == nil {
+			var starts kadm.ListedOffsets
+			if starts, err = adm.ListStartOffsets(ctx, slices.Collect(maps.Keys(ids))...); err == nil {
+				err = starts.Error()
+			}
+		}
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return ids, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // topicIDs are Kafka's ids of our topics; a topic that was deleted and created anew has another one.

@@ -93,7 +93,7 @@ func send(ctx context.Context, app *app, topic, file string, opts sendOptions) e
 	if err != nil {
 		return err
 	}
-	in, reader := io.Reader(app.stdin), "standard input"
+	in, reader := app.stdin, "standard input"
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {

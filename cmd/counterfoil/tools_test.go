@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -218,7 +219,7 @@ func TestSendItems(t *testing.T) {
 			t.Errorf("%+v, %v, key %q", env, err, rec.Key)
 		}
 		var e schemas.CustomerEvent
-		for err = schemas.ErrSchemaPending; err == schemas.ErrSchemaPending; {
+		for err = schemas.ErrSchemaPending; errors.Is(err, schemas.ErrSchemaPending); {
 			err = decoder.Decode(rec.Value, &e)
 		}
 		if err != nil {

@@ -27,9 +27,7 @@ type options struct {
 	ingest     int
 	process    int
 	sink       int
-	partitions int
 	supervised bool
-	shared     bool
 }
 
 // Env sets settings, each as NAME=value.

@@ -33,8 +33,7 @@ type Load struct {
 	name    string
 	clients []*harness.Client
 	kafka   *kgo.Client
-	change  []byte // a record of the topic ownership
-	n       int32  // partitions
+	n       int32 // partitions
 
 	mu   sync.Mutex
 	sent []checker.Sent

@@ -148,23 +148,46 @@ func createTopics(ctx context.Context, adm *kadm.Client, cfg TopicsConfig, say f
 	return nil
 }
 
-// awaitTopics returns the topics' ids once every topic is there and every partition has a leader. A broker may answer that a topic is created
-// before its own metadata, and that of the others, shows it.
-func awaitTopics(ctx context.Context, adm *kadm.Client) (map[string]string, error) {
-	deadline := time.Now().Add(30 * time.Second)
+// untilKafka calls f until it succeeds, fails for good, or Kafka had a minute to get ready: a young broker makes the topics behind groups and
+// transactions at their first use, and has no coordinator meanwhile.
+func untilKafka(ctx context.Context, f func() error) error {
+	deadline := time.Now().Add(time.Minute)
 	for {
-		ids, err := topicIDs(ctx, adm)
-		if err == nil {
-			var starts kadm.ListedOffsets
-			if starts, err = adm.ListStartOffsets(ctx, slices.Collect(maps.Keys(ids))...); err == nil {
-				err = starts.Error()
-			}
-		}
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return ids, err
+		err := f()
+		if err == nil || !kerr.IsRetriable(err) || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// fetchOffsets are the commits of a group; none where there is no such group yet.
+func fetchOffsets(ctx context.Context, adm *kadm.Client, group string) (committed kadm.OffsetResponses, err error) {
+	err = untilKafka(ctx, func() error {
+		committed, err = adm.FetchOffsets(ctx, group)
+		return err
+	})
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, fmt.Errorf("read the offsets of group %s: %w", group, err)
+	}
+	return committed, nil
+}
+
+// awaitTopics returns the topics' ids once every topic is there and every partition has a leader. A broker may answer that a topic is created
+// before its own metadata, and that of the others, shows it.
+func awaitTopics(ctx context.Context, adm *kadm.Client) (map[string]string, error) {
+	var ids map[string]string
+	err := untilKafka(ctx, func() (err error) {
+		if ids, err = topicIDs(ctx, adm); err != nil {
+			return err
+		}
+		starts, err := adm.ListStartOffsets(ctx, slices.Collect(maps.Keys(ids))...)
+		if err != nil {
+			return err
+		}
+		return starts.Error()
+	})
+	return ids, err
 }
 
 // topicIDs are Kafka's ids of our topics; a topic that was deleted and created anew has another one.
@@ -183,7 +206,7 @@ func topicIDs(ctx context.Context, adm *kadm.Client) (map[string]string, error) 
 		d, ok := details[name]
 		switch {
 		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
-			problems = append(problems, fmt.Errorf("topic %s does not exist: run counterfoil migrate", name))
+			problems = append(problems, fmt.Errorf("topic %s does not exist: run counterfoil migrate (%w)", name, kerr.UnknownTopicOrPartition))
 		case d.Err != nil:
 			problems = append(problems, fmt.Errorf("topic %s: %w", name, d.Err))
 		default:
@@ -250,9 +273,9 @@ func recordOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client,
 		return err
 	}
 	for group, topics := range groups() {
-		committed, err := adm.FetchOffsets(ctx, group)
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("read the offsets of group %s: %w", group, err)
+		committed, err := fetchOffsets(ctx, adm, group)
+		if err != nil {
+			return err
 		}
 		starts, err := adm.ListStartOffsets(ctx, topics...)
 		if err == nil {
@@ -314,9 +337,9 @@ func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) 
 	}
 	var problems []error
 	for group, topics := range groups() {
-		committed, err := adm.FetchOffsets(ctx, group)
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("read the offsets of group %s: %w", group, err)
+		committed, err := fetchOffsets(ctx, adm, group)
+		if err != nil {
+			return err
 		}
 		for _, topic := range topics {
 			if !slices.ContainsFunc(known, func(s clickhouse.GroupStart) bool { return s.Topic == topic && s.Group == group }) {

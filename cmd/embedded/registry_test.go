@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -94,7 +95,7 @@ func TestJournalRemembersEverything(t *testing.T) {
 	end()
 
 	// A line that was being written when the process died is as if it had never been.
-	do("tear", os.WriteFile(path, append(before, `{"method":"POST","path":"/subjects/torn/ver`...), 0o644))
+	do("tear", os.WriteFile(path, append(before, `{"method":"POST","path":"/subjects/torn/versions","body":"`+strings.Repeat("x", 1000)...), 0o644))
 	c, end = openTestJournal(t, path)
 	if diff := cmp.Diff(want, content(t, c)); diff != "" {
 		t.Error(diff)

@@ -41,9 +41,8 @@ type binding struct {
 	def  any // of a member that the writer lacks: as the reader's schema has it; nil: null or zero
 }
 
-// resolvePath finds what a path leads to in the reader's schema.
-func resolvePath(reader *avro.Schema, path string) (kind leafKind, nullable, list bool, def any, err error) {
-	c := newCompiler(reader)
+// resolve finds what a path leads to in the schema, which is the reader's.
+func (c *compiler) resolve(path string) (kind leafKind, nullable, list bool, def any, err error) {
 	node := c.root
 	for _, name := range strings.Split(path, ".") {
 		for {

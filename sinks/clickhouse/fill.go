@@ -66,8 +66,9 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		f.own = append(f.own, c)
 		add(o.name, c)
 	}
+	reader := newCompiler(spec.schema.Avro())
 	for _, s := range spec.columns {
-		kind, nullable, list, def, err := resolvePath(spec.schema.Avro(), s.path)
+		kind, nullable, list, def, err := reader.resolve(s.path)
 		if err != nil {
 			return nil, fmt.Errorf("table %s: %w", spec.name, err)
 		}

@@ -233,8 +233,9 @@ func (t *tableSpec) sqlColumns() (names, types []string, err error) {
 		names = append(names, o.name)
 		types = append(types, "Int64")
 	}
+	reader := newCompiler(t.schema.Avro())
 	for _, c := range t.columns {
-		kind, nullable, list, _, err := resolvePath(t.schema.Avro(), c.path)
+		kind, nullable, list, _, err := reader.resolve(c.path)
 		if err != nil {
 			return nil, nil, fmt.Errorf("table %s: %w", t.name, err)
 		}

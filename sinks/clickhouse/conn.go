@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -127,6 +129,16 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 		// Compression between two processes of one machine only costs.
 		o.Compression = nil
 	}
+	if !c.TLS {
+		o.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
+			dialer := net.Dialer{Timeout: o.DialTimeout}
+			conn, err := dialer.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return &politeConn{TCPConn: conn.(*net.TCPConn)}, nil
+		}
+	}
 	if c.TLS {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 		if c.CAFile != "" {
@@ -141,6 +153,31 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// politeConn is closed without a reset. The driver closes the connection of a query that is cancelled; what the server had sent meanwhile
+// then lies unread, and the kernel answers with a reset, on which the embedded engine (26.7) aborts: it catches no exception between two
+// queries. So the end is announced, and what still comes is read, for a moment.
+type politeConn struct {
+	*net.TCPConn
+	once sync.Once
+}
+
+func (c *politeConn) Close() (err error) {
+	c.once.Do(func() {
+		c.SetDeadline(time.Unix(1, 0)) // whoever reads or writes stops at once, as after any Close
+		if c.CloseWrite() != nil {
+			err = c.TCPConn.Close()
+			return
+		}
+		go func() {
+			defer c.TCPConn.Close()
+			time.Sleep(10 * time.Millisecond) // the others have seen the deadline
+			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			io.Copy(io.Discard, c.TCPConn)
+		}()
+	})
+	return err
 }
 
 // local reports whether every host is this machine.

@@ -105,7 +105,7 @@ func TestClusterSurvivesKillsAndStops(t *testing.T) {
 	r := rand.New(rand.NewPCG(n, 0))
 	c := harness.StartCluster(t, harness.Supervised())
 	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL)
-	l := load.Start(t, &c.Parts, "cluster", n, 4, client, client.At(c.Ingest[1].URL))
+	l := load.Start(t, &c.Parts, "cluster", n, 8, client, client.At(c.Ingest[1].URL))
 
 	var faults []func()
 	victims := func(i int) *harness.Copy { // process and sink in turn, one of the two

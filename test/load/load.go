@@ -227,6 +227,6 @@ func (l *Load) produce(ctx context.Context, values [][]byte, r *rand.Rand) {
 			l.note(s, map[bool]string{true: "produced", false: "not produced"}[res.Err == nil])
 		}
 		cancel()
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }

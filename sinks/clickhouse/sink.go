@@ -218,11 +218,13 @@ func (s *Sink) session(ctx context.Context) error {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	defer context.AfterFunc(s.ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.changed.Broadcast()
-	})()
+	for _, end := range []context.Context{ctx, s.ctx} {
+		defer context.AfterFunc(end, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.changed.Broadcast()
+		})()
+	}
 	for _, d := range s.dests {
 		s.work.Go(d.run)
 	}
@@ -279,6 +281,8 @@ func (s *Sink) connect() error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.Session),
 		kgo.HeartbeatInterval(min(3*time.Second, s.cfg.Session/3)),
+		// Nothing is committed, so that leases run out, while a rebalance waits for a member that does not join.
+		kgo.RebalanceTimeout(max(3*s.cfg.Session, 15*time.Second)),
 		kgo.DisableAutoCommit(),
 		// A partition without a commit, or whose commit lies outside the log, is an error that a person sees: both starting over and
 		// jumping ahead would be silent.
@@ -331,7 +335,7 @@ func (s *Sink) poll(ctx context.Context) error {
 			return nil
 		}
 		if s.due() {
-			s.handOver()
+			s.handOver(ctx)
 		}
 		s.resume()
 	}
@@ -541,14 +545,17 @@ func (s *Sink) fill(d *dest) (*fill, error) {
 const queueLimit = 2
 
 // handOver gives the block to the writers of its tables. It waits for those that are busy, and so holds reading up; a table that refuses
-// rows is not waited for, its partitions are paused instead. It runs on Run's goroutine between polls.
-func (s *Sink) handOver() {
+// rows is not waited for, its partitions are paused instead. It runs on Run's goroutine between polls. At the end of Run the block stays:
+// the tables may be waiting for a lease that a rebalance holds up, and drain hands it over in any case.
+func (s *Sink) handOver(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.ctx.Err() == nil && s.busy() {
+	for ctx.Err() == nil && s.ctx.Err() == nil && s.busy() {
 		s.changed.Wait()
 	}
-	s.enqueue()
+	if ctx.Err() == nil {
+		s.enqueue()
+	}
 }
 
 // busy reports whether a table that the block has rows for has its queue full and works. Under mu.
@@ -628,7 +635,7 @@ func (s *Sink) resume() {
 	}
 }
 
-// drainWait bounds how long a partition that is given up is worked off: well below the rebalance timeout of a minute.
+// drainWait bounds how long a partition that is given up is worked off: well below the rebalance timeout.
 func (s *Sink) drainWait() time.Duration { return min(s.cfg.Lease/2, 10*time.Second) }
 
 // drain inserts what was read and releases everything. The end of Run.

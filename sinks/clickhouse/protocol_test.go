@@ -305,9 +305,7 @@ func (r *rig) rewind() {
 	starts.Each(func(o kadm.ListedOffset) {
 		at.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: -1, Metadata: Released})
 	})
-	resp, err := r.admin.CommitOffsets(r.t.Context(), Group, at)
-	must(r.t, err)
-	must(r.t, resp.Error())
+	r.commit(at)
 }
 
 // The committed offset passes transaction markers, aborted records included: whoever waits for the sink to reach the end of a topic does.

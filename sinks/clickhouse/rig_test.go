@@ -99,11 +99,24 @@ func newRig(t testing.TB) *rig {
 		must(t, o.Err)
 		start.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: -1, Metadata: Released})
 	})
-	resp, err := r.admin.CommitOffsets(ctx, Group, start)
-	must(t, err)
-	must(t, resp.Error())
+	r.commit(start)
 	r.child = childConfig{Kafka: r.broker.Addrs, Registry: url, ClickHouse: r.cfg}
 	return r
+}
+
+// commit sets the group's offsets, when the members of earlier tests on a shared broker are gone.
+func (r *rig) commit(at kadm.Offsets) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		resp, err := r.admin.CommitOffsets(r.t.Context(), Group, at)
+		if err == nil {
+			err = resp.Error()
+		}
+		if err == nil || time.Now().After(end) {
+			must(r.t, err)
+			return
+		}
+	}
 }
 
 func testRegistry(t testing.TB, url string) *schemas.Registry {

@@ -61,13 +61,10 @@ func (c *TopicsConfig) Validate() error {
 // loadConfig reads the environment and checks the sections that all roles share and those of the roles that are named. The error has one line
 // for every variable that is wrong.
 func loadConfig(environ []string, roles ...string) (*Config, error) {
+	values := env.ToMap(environ)
+	problems := dropUnreadable(values)
 	var cfg Config
-	var problems []error
-	err := env.ParseWithOptions(&cfg, env.Options{Environment: env.ToMap(environ)})
-	var all env.AggregateError
-	if errors.As(err, &all) {
-		problems = append(problems, all.Errors...)
-	} else if err != nil {
+	if err := env.ParseWithOptions(&cfg, env.Options{Environment: values}); err != nil {
 		problems = append(problems, err)
 	}
 	cfg.Ingest.Instance, cfg.Process.Instance, cfg.Sink.Instance = cfg.Common.Instance, cfg.Common.Instance, cfg.Common.Instance
@@ -76,7 +73,7 @@ func loadConfig(environ []string, roles ...string) (*Config, error) {
 		if role := sections.Type().Field(i).Tag.Get("role"); role != "" && !slices.Contains(roles, role) {
 			continue
 		}
-		if v, ok := sections.Field(i).Addr().Interface().(interface{ Validate() error }); ok && len(problems) == 0 {
+		if v, ok := sections.Field(i).Addr().Interface().(interface{ Validate() error }); ok {
 			if err := v.Validate(); err != nil {
 				problems = append(problems, err)
 			}
@@ -86,6 +83,33 @@ func loadConfig(environ []string, roles ...string) (*Config, error) {
 		return nil, fmt.Errorf("the configuration is wrong:\n%w\n`counterfoil config` lists all settings with their meaning", errors.Join(problems...))
 	}
 	return &cfg, nil
+}
+
+// dropUnreadable names the variables whose text is not of the setting's type, and takes them out of values, so that what else is wrong can be
+// named as well. Each is read alone, because the errors of env name the Go field and not the variable.
+func dropUnreadable(values map[string]string) []error {
+	var problems []error
+	sections := reflect.ValueOf(Config{})
+	for i := range sections.NumField() {
+		for _, s := range settings(sections.Field(i), values) {
+			text, set := values[s.name]
+			if !set {
+				continue
+			}
+			_, err := env.ParseAsWithOptions[Config](env.Options{Environment: map[string]string{s.name: text}})
+			var parse env.ParseError
+			switch {
+			case err == nil:
+			case errors.As(err, &parse):
+				problems = append(problems, fmt.Errorf("%s is %q: %w", s.name, s.value, parse.Err))
+				delete(values, s.name)
+			default:
+				problems = append(problems, fmt.Errorf("%s is %q: %w", s.name, s.value, err))
+				delete(values, s.name)
+			}
+		}
+	}
+	return problems
 }
 
 // setting is one environment variable of the listing.
@@ -122,7 +146,10 @@ Then the configuration is checked as a role would at its start, and every proble
 Example:
   KAFKA_BROKERS=kafka-1:9092,kafka-2:9092 counterfoil config`,
 		flags: func(*flag.FlagSet) {},
-		run: func(_ context.Context, app *app, _ []string) error {
+		run: func(_ context.Context, app *app, args []string) error {
+			if len(args) > 0 {
+				return badUsage("config takes no argument %q", args[0])
+			}
 			values := env.ToMap(app.environ)
 			sections := reflect.ValueOf(Config{})
 			seen := map[string]bool{}

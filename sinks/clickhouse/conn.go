@@ -165,16 +165,16 @@ type politeConn struct {
 
 func (c *politeConn) Close() (err error) {
 	c.once.Do(func() {
-		c.SetDeadline(time.Unix(1, 0)) // whoever reads or writes stops at once, as after any Close
+		_ = c.SetDeadline(time.Unix(1, 0)) // whoever reads or writes stops at once, as after any Close
 		if c.CloseWrite() != nil {
 			err = c.TCPConn.Close()
 			return
 		}
 		go func() {
-			defer c.TCPConn.Close()
+			defer func() { _ = c.TCPConn.Close() }()
 			time.Sleep(10 * time.Millisecond) // the others have seen the deadline
-			c.SetReadDeadline(time.Now().Add(2 * time.Second))
-			io.Copy(io.Discard, c.TCPConn)
+			_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_, _ = io.Copy(io.Discard, c.TCPConn)
 		}()
 	})
 	return err

@@ -25,7 +25,7 @@ type Config struct {
 
 // SinkConfig is how the sink works.
 type SinkConfig struct {
-	FlushRows     int           `env:"SINK_FLUSH_ROWS" envDefault:"100000" desc:"rows in one insert"`
+	FlushRows     int           `env:"SINK_FLUSH_ROWS" envDefault:"100000" desc:"rows in one insert; up to four times as many while the table is busy with the one before"`
 	FlushBytes    int           `env:"SINK_FLUSH_BYTES" envDefault:"67108864" desc:"bytes of records in one insert; with FlushRows it bounds the memory of the sink"`
 	FlushInterval time.Duration `env:"SINK_FLUSH_INTERVAL" envDefault:"1s" desc:"the longest that a row waits for its insert to begin"`
 	Lease         time.Duration `env:"SINK_LEASE" envDefault:"10s" desc:"how long after a commit its owner may insert, and how long a successor waits; the same in every copy of the sink"`
@@ -54,8 +54,8 @@ func (c *Config) Validate() error {
 
 func (c *SinkConfig) Validate() error {
 	var errs []error
-	// The longest block that ClickHouse writes as one part; more rows would no longer be one atomic insert.
-	if c.FlushRows < 1 || c.FlushRows > 1_000_000 {
+	// More rows would no longer be one part, and so no atomic insert.
+	if c.FlushRows < 1 || c.FlushRows > maxBlockRows {
 		errs = append(errs, fmt.Errorf("SINK_FLUSH_ROWS %d is not between 1 and 1000000", c.FlushRows))
 	}
 	if c.FlushBytes < 1<<20 {

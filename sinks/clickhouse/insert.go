@@ -337,7 +337,8 @@ func (d *dest) resolve(f *fill, id string, limit time.Time, result outcome) (the
 	if err != nil {
 		return false, err
 	}
-	return has[p.partition] >= offset, nil
+	highest, ok := has[p.partition]
+	return ok && highest >= offset, nil
 }
 
 // at is where a test may stand.

@@ -255,6 +255,21 @@ func TestTableThatRefuses(t *testing.T) {
 	must(t, s.Ready())
 }
 
+// The very first record, at offset 0 of an empty table, is not taken for one that the table has.
+func TestFirstRecordIsRefused(t *testing.T) {
+	r := newRig(t)
+	s := r.start(nil)
+	must(t, r.conn.any.Exec(t.Context(), "ALTER TABLE "+r.conn.table("ownership")+" ADD CONSTRAINT closed CHECK tenant = ''"))
+	r.produce(r.ownership(0))
+	for end := time.Now().Add(20 * time.Second); s.counter(t, "insert_retries_total") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the insert is not tried again")
+		}
+	}
+	must(t, r.conn.any.Exec(t.Context(), "ALTER TABLE "+r.conn.table("ownership")+" DROP CONSTRAINT closed"))
+	r.exact(1)
+}
+
 func TestReferencesAndDeadLetters(t *testing.T) {
 	r := newRig(t)
 	s := r.start(nil)

@@ -356,7 +356,30 @@ func (s *Sink) due() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.block
-	return b.rows >= s.cfg.FlushRows || b.bytes >= s.cfg.FlushBytes || !b.since.IsZero() && time.Since(b.since) >= s.cfg.FlushInterval
+	switch {
+	case b.since.IsZero():
+		return false
+	case b.bytes >= s.cfg.FlushBytes, b.rows >= min(growth*s.cfg.FlushRows, maxBlockRows), time.Since(b.since) >= s.cfg.FlushInterval:
+		return true
+	}
+	return b.rows >= s.cfg.FlushRows && !s.working()
+}
+
+// growth is how far beyond FlushRows a block may grow while its tables are busy with the one before: the sync to disk that ends each
+// insert costs the same for more rows.
+const growth = 4
+
+// maxBlockRows is below what ClickHouse still writes as one part.
+const maxBlockRows = 1_000_000
+
+// working reports whether a table that the block has rows for is inserting. Under mu.
+func (s *Sink) working() bool {
+	for d := range s.block.fills {
+		if len(d.queue) > 0 && d.refused == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // fetchError is the first error of a poll that is fatal; what the client retries by itself is logged.

@@ -88,7 +88,11 @@ func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int
 		values[i] = p.Encode(schemas.KindOwnership, &schemas.Ownership{UserName: &user, ProductSKU: &sku, IncreaseQuantityBy: &by})
 	}
 	l.done.Go(func() { l.produce(ctx, values, rand.New(rand.NewPCG(seed, 1<<32))) })
-	t.Cleanup(func() { l.Stop(); kafka.Close() })
+	t.Cleanup(func() {
+		cancel()
+		kafka.Close() // first: records for a broker that is gone would be waited for
+		l.Stop()
+	})
 	return l
 }
 

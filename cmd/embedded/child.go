@@ -20,6 +20,8 @@ const (
 	reportFD   = 3                   // where a child reports to its parent
 	lockLimit  = 30 * time.Second    // how long a start waits for an earlier child to leave the folder
 	lockPatrol = 20 * time.Millisecond
+	// How long a start waits for the addresses of an earlier child, whose lock is gone already.
+	listenLimit = 3 * time.Second
 	// A child whose parent has gone ends at the latest after this time, closed or not: nothing may be left behind.
 	orphanLimit = closeLimit - 5*time.Second
 )
@@ -111,6 +113,7 @@ type process struct {
 	spec       spec
 	parentGone chan struct{} // closed when the parent closed the pipe or died: close and return
 	reports    *os.File
+	inherited  bool // the folder belonged to another process before
 }
 
 func (p *process) dataDir() string { return filepath.Join(p.spec.Dir, "data") }
@@ -171,6 +174,7 @@ func (p *process) lock() (unlock func(), err error) {
 		case <-time.After(lockPatrol):
 		}
 	}
+	p.inherited = LockHolder(p.spec.Dir) != 0
 	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
@@ -201,11 +205,25 @@ type addrTaken struct{ addr string }
 
 func (e *addrTaken) Error() string { return e.addr + " is taken by another process" }
 
-// listen listens on addr; a taken one gives *addrTaken.
-func listen(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, &addrTaken{addr}
+// listen listens on addr; a taken one gives *addrTaken. Where the folder had an owner before, the address gets a moment to come free: a dying
+// process gives up its lock some time before its sockets, because the kernel closes its files one after the other.
+func (p *process) listen(addr string) (net.Listener, error) {
+	deadline := time.Now()
+	if p.inherited {
+		deadline = deadline.Add(listenLimit)
 	}
-	return l, err
+	for {
+		l, err := net.Listen("tcp", addr)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
+		if time.Now().After(deadline) {
+			return nil, &addrTaken{addr}
+		}
+		select {
+		case <-p.parentGone:
+			return nil, &addrTaken{addr}
+		case <-time.After(lockPatrol):
+		}
+	}
 }

@@ -119,7 +119,7 @@ func runClickHouse(p *process) error {
 		return err
 	}
 	for _, addr := range p.spec.Addrs { // the engine's own words about a taken port end in a log
-		l, err := listen(addr)
+		l, err := p.listen(addr)
 		if err != nil {
 			return err
 		}

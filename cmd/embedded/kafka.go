@@ -34,7 +34,7 @@ func runKafka(p *process) error {
 		kfake.ClusterID("counterfoil"),
 		kfake.DataDir(p.dataDir()),
 		kfake.WithLogger(kfake.BasicLogger(os.Stderr, kfake.LogLevelWarn)),
-		kfake.ListenFn(func(string, string) (net.Listener, error) { return listen(p.spec.Addrs[0]) }),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return p.listen(p.spec.Addrs[0]) }),
 	)
 	// No kfake.SyncWrites: what the operating system has survives the end of any process, and power loss is
 	// outside what a single embedded broker promises.

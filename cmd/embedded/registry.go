@@ -154,7 +154,7 @@ func runRegistry(p *process) error {
 		return err
 	}
 	defer j.file.Close()
-	l, err := listen(p.spec.Addrs[0])
+	l, err := p.listen(p.spec.Addrs[0])
 	if err != nil {
 		return err
 	}

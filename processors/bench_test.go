@@ -41,7 +41,7 @@ func benchmark(b *testing.B, processor, kind string, item func(w *world, i int) 
 	var accounts []*kgo.Record
 	for i := range 1000 {
 		a := &schemas.Account{ID: fmt.Sprintf("%032X", i), Number: fmt.Sprint("A-", i)}
-		accounts = append(accounts, &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, a.ID), Value: w.encode(schemas.Accounts, a)})
+		accounts = append(accounts, &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, a.ID), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(schemas.Accounts, a)})
 	}
 	w.produce(accounts...)
 	var recs []*kgo.Record

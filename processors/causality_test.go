@@ -28,7 +28,7 @@ func TestCausalityOfTransactions(t *testing.T) {
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		rec := &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, account.ID), Value: w.encode(schemas.Accounts, account)}
+		rec := &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, account.ID), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(schemas.Accounts, account)}
 		if err := cl.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
 			t.Fatal(err)
 		}

@@ -219,7 +219,7 @@ func TestBarrierWaitsForUndecidedRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	account := &schemas.Account{ID: "00000000000000000000000000000002", Number: "A"}
-	if err := writer.ProduceSync(t.Context(), &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, account.ID), Value: w.encode(schemas.Accounts, account)}).FirstErr(); err != nil {
+	if err := writer.ProduceSync(t.Context(), &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, account.ID), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(schemas.Accounts, account)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	w.produce(&kgo.Record{Topic: schemas.KindCustomerEvents, Value: w.event("A"), Headers: bare()})

@@ -173,6 +173,15 @@ func newEventJudge(l *lane) judge {
 	return &eventJudge{decoder: schemas.NewDecoder[schemas.CustomerEvent](l.s.p.deps.Registry, schemas.CustomerEventSchema)}
 }
 
+// Item kinds of the topics that have them.
+var (
+	eventKinds = []string{
+		schemas.EventAchievement, schemas.EventPurchase, schemas.EventSocialMedia, schemas.EventWeb,
+		schemas.EventFinancialAchievement, schemas.EventFinancialStatement,
+	}
+	referralKind = schemas.EventReferral
+)
+
 func (j *eventJudge) decode(value []byte) error {
 	j.value = schemas.CustomerEvent{}
 	return j.decoder.Decode(value, &j.value)
@@ -181,8 +190,8 @@ func (j *eventJudge) decode(value []byte) error {
 func (j *eventJudge) item() any { return &j.value }
 
 func (j *eventJudge) itemKind() *string {
-	if j.value.Kind == "" {
-		return nil
+	if !slices.Contains(eventKinds, j.value.Kind) {
+		return nil // what a stranger wrote there is in the item's bytes
 	}
 	return &j.value.Kind
 }
@@ -237,7 +246,7 @@ func (j *referralJudge) decode(value []byte) error {
 }
 
 func (j *referralJudge) item() any         { return &j.value }
-func (j *referralJudge) itemKind() *string { return nil }
+func (j *referralJudge) itemKind() *string { return &referralKind }
 
 func (j *referralJudge) check() []schemas.Reason { return validation.CheckReferral(&j.value) }
 

@@ -37,6 +37,7 @@ type lane struct {
 	codecs     *codecs
 	judge      judge
 	state      state       // nil where the kind has none
+	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
 

@@ -223,13 +223,18 @@ func (s *session) onBlocked(context.Context, *kgo.Client) {
 
 // onAssigned notes new partitions; those with state are paused before their first fetch. The rest happens in the loop and beside it.
 func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[string][]int32) {
+	member, _ := cl.GroupMetadata()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joined = true
+	if s.expelled(member) {
+		s.failure = errExpelled
+	}
 	for topic, partitions := range assigned {
 		k := kindNamed(s.p.kinds, topic)
 		for _, partition := range partitions {
 			l := newLane(s, k, partition)
+			l.member = member
 			s.lanes[place{topic, partition}] = l
 			s.adopted = append(s.adopted, l)
 			s.p.metrics.setTakeover(topic, partition, takeoverRestoring)
@@ -239,6 +244,21 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 		}
 	}
 	s.wake()
+}
+
+// errExpelled ends a session whose member the group expelled without that a callback said so: when a JoinGroup finds the member unknown,
+// Kafka's client joins again under a new id and keeps what it believes to own, though others may have judged it meanwhile. Under the new id
+// the broker would take its commits. So each lane remembers the member that it was assigned to, and nothing is committed under another.
+var errExpelled = errors.New("expelled from the group and joined again under another member id")
+
+// expelled reports whether a partition was assigned to another member id than the present one. Under mu.
+func (s *session) expelled(member string) bool {
+	for _, l := range s.lanes {
+		if l.member != member {
+			return true
+		}
+	}
+	return false
 }
 
 // onRevoked forgets partitions, and with them their state. Nothing that was polled before may be committed.
@@ -348,7 +368,9 @@ func (s *session) abort() error {
 	s.mu.Lock()
 	s.revoked = false
 	s.mu.Unlock()
-	if _, err := s.gts.End(s.work, kgo.TryAbort); err != nil {
+	bound, cancel := context.WithTimeout(s.work, max(s.p.cfg.TransactionTimeout, s.p.cfg.SessionTimeout))
+	defer cancel()
+	if _, err := s.gts.End(bound, kgo.TryAbort); err != nil {
 		return fmt.Errorf("abort: %w", err)
 	}
 	s.p.metrics.rounds.WithLabelValues("aborted").Inc()
@@ -433,7 +455,15 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 		return false, s.abort()
 	}
 	begun := time.Now()
-	ctx := kgo.PreTxnCommitFnContext(s.work, func(req *kmsg.TxnOffsetCommitRequest) error {
+	// End waits for the group's answer without a bound of its own; one that does not come is an unknown commit like any other.
+	bound, cancel := context.WithTimeout(s.work, max(s.p.cfg.TransactionTimeout, s.p.cfg.SessionTimeout))
+	defer cancel()
+	ctx := kgo.PreTxnCommitFnContext(bound, func(req *kmsg.TxnOffsetCommitRequest) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.expelled(req.MemberID) {
+			return errExpelled
+		}
 		correct(req, positions)
 		return nil
 	})

@@ -173,7 +173,7 @@ func bare() []kgo.RecordHeader { return envelope(schemas.Envelope{Reply: -1}) }
 // reference writes a reference record and waits for its acknowledgement.
 func (w *world) reference(topic string, v schemas.Reference) {
 	w.t.Helper()
-	w.produce(&kgo.Record{Topic: topic, Key: schemas.ReferenceKey(tenant, v.OwnID()), Value: w.encode(topic, v)})
+	w.produce(&kgo.Record{Topic: topic, Key: schemas.ReferenceKey(tenant, v.OwnID()), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(topic, v)})
 }
 
 // copyOf is a running copy of a processor.

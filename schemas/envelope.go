@@ -40,12 +40,17 @@ type Origin struct {
 	Offset    int64
 }
 
+// TenantHeader is the header that every record on an item, reference or fact topic needs.
+func TenantHeader(tenant string) kgo.RecordHeader {
+	return kgo.RecordHeader{Key: HeaderTenant, Value: []byte(tenant)}
+}
+
 // ErrTenantMissing is returned by [ParseEnvelope] for a record without a usable tenant header.
 var ErrTenantMissing = errors.New("record has no tenant header")
 
 // Headers appends the envelope to dst.
 func (e *Envelope) Headers(dst []kgo.RecordHeader) []kgo.RecordHeader {
-	dst = append(dst, kgo.RecordHeader{Key: HeaderTenant, Value: []byte(e.Tenant)})
+	dst = append(dst, TenantHeader(e.Tenant))
 	if e.Batch != "" {
 		dst = append(dst,
 			kgo.RecordHeader{Key: HeaderBatch, Value: []byte(e.Batch)},

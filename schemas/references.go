@@ -1,6 +1,12 @@
 package schemas
 
-import "time"
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
 // Reference topics: compacted, one partition each, keyed <tenant>/<own id>.
 const (
@@ -179,4 +185,24 @@ func yieldSet(yield func(field, value string), field string, value *string) {
 // ReferenceKey is the record key that a reference or fact topic requires: <tenant>/<own id as in the value>.
 func ReferenceKey(tenant, ownID string) []byte {
 	return append(append(make([]byte, 0, len(tenant)+1+len(ownID)), tenant...), "/"+ownID...)
+}
+
+// SplitReference reads whose record a reference or fact record is and its own id: from its key, <tenant>/<own id>, and its tenant header, which
+// must name the same tenant, so that nobody writes for another by the key alone. The error is a *[BadRecordError].
+func SplitReference(rec *kgo.Record) (tenant, own string, err error) {
+	env, err := ParseEnvelope(rec.Headers)
+	if errors.Is(err, ErrTenantMissing) {
+		return "", "", &BadRecordError{Code: CodeTenantMissing, Message: "the record has no usable tenant header"}
+	}
+	if err != nil {
+		return "", "", &BadRecordError{Code: CodeBadHeader, Message: err.Error()}
+	}
+	tenant, own, ok := strings.Cut(string(rec.Key), "/")
+	switch {
+	case !ok || tenant == "" || own == "":
+		return "", "", &BadRecordError{Code: CodeKeyMismatch, Message: "the record's key must be <tenant>/<own id>"}
+	case tenant != env.Tenant:
+		return "", "", &BadRecordError{Code: CodeKeyMismatch, Message: "the record's key names another tenant than its header"}
+	}
+	return tenant, own, nil
 }

@@ -370,3 +370,23 @@ func TestSchemaFilesAreDocumentedJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestReferenceKeyAndHeaderNameOneTenant(t *testing.T) {
+	header := []kgo.RecordHeader{TenantHeader("acme")}
+	for key, c := range map[string]struct {
+		headers []kgo.RecordHeader
+		code    string
+	}{
+		"acme/A/1": {header, ""}, "acme/A": {nil, CodeTenantMissing}, "bravo/A": {header, CodeKeyMismatch}, "acme/": {header, CodeKeyMismatch},
+		"A": {header, CodeKeyMismatch}, "": {header, CodeKeyMismatch},
+	} {
+		tenant, own, err := SplitReference(&kgo.Record{Key: []byte(key), Headers: c.headers})
+		var bad *BadRecordError
+		switch {
+		case c.code == "" && (err != nil || tenant != "acme" || own != "A/1"):
+			t.Errorf("%q: %q, %q, %v", key, tenant, own, err)
+		case c.code != "" && (!errors.As(err, &bad) || bad.Code != c.code):
+			t.Errorf("%q: %v, want %s", key, err, c.code)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package reference
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -66,9 +65,9 @@ func newIndex[T any, R interface {
 func (x *index[T, R]) size() int { return len(x.rows) }
 
 func (x *index[T, R]) apply(rec *kgo.Record) error {
-	tenant, _, ok := bytes.Cut(rec.Key, []byte("/"))
-	if !ok || len(tenant) == 0 {
-		return fmt.Errorf("key %q is not <tenant>/<own id>", rec.Key)
+	tenant, id, err := schemas.SplitReference(rec)
+	if err != nil {
+		return err
 	}
 	if rec.Value == nil {
 		x.remove(string(rec.Key))
@@ -78,10 +77,10 @@ func (x *index[T, R]) apply(rec *kgo.Record) error {
 	if err := x.decoder.Decode(rec.Value, value); err != nil {
 		return err
 	}
-	if own := R(value).OwnID(); own == "" || !bytes.Equal(rec.Key, schemas.ReferenceKey(string(tenant), own)) {
+	if R(value).OwnID() != id {
 		return fmt.Errorf("key %q is not <tenant>/<own id> of the value", rec.Key)
 	}
-	x.put(string(rec.Key), string(tenant), value, rec.Offset)
+	x.put(string(rec.Key), tenant, value, rec.Offset)
 	return nil
 }
 

@@ -97,7 +97,7 @@ func (w *world) end(how kgo.TransactionEndTry) {
 }
 
 func (w *world) account(tenant, id, number string) *kgo.Record {
-	return &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, id), Value: w.encode(schemas.Accounts, &schemas.Account{ID: id, Number: number})}
+	return &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, id), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(schemas.Accounts, &schemas.Account{ID: id, Number: number})}
 }
 
 func (w *world) wait(topics ...string) {
@@ -160,11 +160,11 @@ func TestBadRecordsAreSkipped(t *testing.T) {
 	w.begin()
 	w.write(
 		good,
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/2"), Value: good.Value},                   // key mismatch
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("1"), Value: good.Value},                     // no tenant
-		&kgo.Record{Topic: schemas.Accounts, Value: good.Value},                                       // no key
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Value: []byte("?")},                  // not Avro
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Value: []byte{0, 0, 0, 0x27, 15, 1}}, // a schema that nobody registered
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/2"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}, Value: good.Value},                   // key mismatch
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("1"), Value: good.Value},                                                                             // no tenant
+		&kgo.Record{Topic: schemas.Accounts, Value: good.Value},                                                                                               // no key
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}, Value: []byte("?")},                  // not Avro
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}, Value: []byte{0, 0, 0, 0x27, 15, 1}}, // a schema that nobody registered
 		w.account("t", "3", "C"),
 	)
 	w.end(kgo.TryCommit)
@@ -175,7 +175,7 @@ func TestBadRecordsAreSkipped(t *testing.T) {
 		}
 	}
 	w.begin()
-	w.write(&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1")})
+	w.write(&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}})
 	w.end(kgo.TryCommit)
 	w.wait(schemas.Accounts)
 	if w.number("t", "A") {
@@ -205,7 +205,7 @@ func TestViewDoesNotMove(t *testing.T) {
 func TestKeysAreFoundWithoutTenant(t *testing.T) {
 	w := newWorld(t, schemas.APIKeys)
 	w.begin()
-	w.write(&kgo.Record{Topic: schemas.APIKeys, Key: schemas.ReferenceKey("t", "aBcDeF"),
+	w.write(&kgo.Record{Topic: schemas.APIKeys, Key: schemas.ReferenceKey("t", "aBcDeF"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")},
 		Value: w.encode(schemas.APIKeys, &schemas.APIKey{ID: "aBcDeF", Tenant: "t", SecretHash: []byte{1}, Enabled: true, CreatedAt: time.Now()})})
 	w.end(kgo.TryCommit)
 	w.wait(schemas.APIKeys)

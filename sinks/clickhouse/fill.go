@@ -109,7 +109,7 @@ func (f *fill) add(rec *kgo.Record, p *part) error {
 		return &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the value is not what its schema (id %d) says: %v", id, err)}
 	}
 	if f.spec.reference {
-		tenant, own, err := splitKey(rec.Key)
+		tenant, own, err := schemas.SplitReference(rec)
 		if id := f.id.at(f.rows()); err == nil && id != own {
 			err = keyMismatch(fmt.Sprintf("the record's key must be <tenant>/%s", id))
 		}
@@ -126,7 +126,7 @@ func (f *fill) add(rec *kgo.Record, p *part) error {
 
 // addDeletion appends the row that hides a reference: its key, and everything else empty.
 func (f *fill) addDeletion(rec *kgo.Record, p *part) error {
-	tenant, own, err := splitKey(rec.Key)
+	tenant, own, err := schemas.SplitReference(rec)
 	if err != nil {
 		return err
 	}
@@ -242,15 +242,6 @@ func (f *fill) writeBy(limit time.Time) []int64 {
 	return f.wb
 }
 
-// splitKey takes the key of a reference record apart: <tenant>/<own id>.
-func splitKey(key []byte) (tenant, own string, err error) {
-	tenant, own, ok := strings.Cut(string(key), "/")
-	if !ok || tenant == "" || own == "" {
-		return "", "", keyMismatch("the record's key must be <tenant>/<own id>")
-	}
-	return tenant, own, nil
-}
-
 func keyMismatch(message string) error {
 	return &schemas.BadRecordError{Code: schemas.CodeKeyMismatch, Message: message}
 }
@@ -272,13 +263,8 @@ func deadLetter(rec *kgo.Record, epoch int32, bad *schemas.BadRecordError, now t
 	for _, h := range rec.Headers {
 		d.Headers = append(d.Headers, schemas.Header{Key: h.Key, Value: h.Value})
 	}
-	// Whose it is: in the header of an item or outcome, in the key of a reference.
 	if env, err := schemas.ParseEnvelope(rec.Headers); !errors.Is(err, schemas.ErrTenantMissing) {
 		d.Tenant = &env.Tenant
-	} else if t, ok := schemas.TopicNamed(rec.Topic); ok && t.Role == schemas.RoleReference {
-		if tenant, _, err := splitKey(rec.Key); err == nil {
-			d.Tenant = &tenant
-		}
 	}
 	return d
 }

@@ -277,15 +277,15 @@ func TestReferencesAndDeadLetters(t *testing.T) {
 		return r.encode(schemas.Accounts, &schemas.Account{ID: id, Number: number, PaymentMediumTypes: &[]string{"T"}})
 	}
 	r.produce(
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/A"), Value: account("A", "1")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/A"), Value: account("A", "2")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/B"), Value: account("B", "3")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("other/A"), Value: account("A", "4")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/B")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/X"), Value: account("Y", "5")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/Z"), Value: []byte("nonsense")},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/Z"), Value: []byte{0, 0, 0, 99, 99, 1}},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/C"), Value: account("C", "6")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/A"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("A", "1")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/A"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("A", "2")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/B"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("B", "3")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("other/A"), Headers: []kgo.RecordHeader{schemas.TenantHeader("other")}, Value: account("A", "4")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/B"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/X"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("Y", "5")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/Z"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: []byte("nonsense")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/Z"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: []byte{0, 0, 0, 99, 99, 1}},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/C"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("C", "6")},
 		&kgo.Record{Topic: "ownership.processed", Value: []byte{0}, Headers: []kgo.RecordHeader{{Key: "tenant", Value: []byte("acme")}}},
 	)
 	r.wait("A2,A4,C6", "SELECT arrayStringConcat(groupArray(x), ',') FROM (SELECT concat(id, number) AS x FROM {db}.accounts ORDER BY x)")
@@ -304,7 +304,7 @@ func TestReferencesAndDeadLetters(t *testing.T) {
 	// Nothing of it comes again, neither by a restart nor by reading everything again.
 	r.rewind()
 	r.start(nil)
-	r.produce(&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/D"), Value: account("D", "7")})
+	r.produce(&kgo.Record{Topic: schemas.Accounts, Key: []byte("acme/D"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: account("D", "7")})
 	r.wait("4", "SELECT count() FROM {db}.accounts")
 	if got := r.query("SELECT count() FROM {db}.dead_letters"); got != "5" {
 		t.Errorf("%s dead letters after reading everything again", got)

@@ -196,14 +196,14 @@ func TestOtherWriterSchemas(t *testing.T) {
 	}
 	good := encode(map[string]any{"noise": map[string]any{"a": []any{nil, int64(5), map[string]any{"x": 1.5}}}, "barcodes": []any{"1", "2"}, "id": "p", "number": int32(9), "code": []byte("c")})
 	bare := encode(map[string]any{"noise": map[string]any{}, "barcodes": nil, "id": "q", "number": nil, "code": []byte("d")})
-	must(t, f.add(&kgo.Record{Key: []byte("acme/p"), Value: good}, p))
+	must(t, f.add(&kgo.Record{Key: []byte("acme/p"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: good}, p))
 	var bad *schemas.BadRecordError
 	for name, rec := range map[string]*kgo.Record{
-		"cut off":     {Key: []byte("acme/p"), Value: good[:len(good)-1]},
-		"too long":    {Key: []byte("acme/p"), Value: append(slices.Clone(good), 0)},
-		"key of q":    {Key: []byte("acme/q"), Value: good},
+		"cut off":     {Key: []byte("acme/p"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: good[:len(good)-1]},
+		"too long":    {Key: []byte("acme/p"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: append(slices.Clone(good), 0)},
+		"key of q":    {Key: []byte("acme/q"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: good},
 		"no key":      {Value: good},
-		"no framing":  {Key: []byte("acme/p"), Value: []byte("{}")},
+		"no framing":  {Key: []byte("acme/p"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: []byte("{}")},
 		"null no key": {},
 	} {
 		if err := f.add(rec, p); !isBad(err, &bad) {
@@ -213,8 +213,8 @@ func TestOtherWriterSchemas(t *testing.T) {
 			t.Fatalf("%s: left %d rows", name, f.rows())
 		}
 	}
-	must(t, f.add(&kgo.Record{Key: []byte("acme/q"), Value: bare}, p))
-	must(t, f.add(&kgo.Record{Key: []byte("acme/r")}, p))
+	must(t, f.add(&kgo.Record{Key: []byte("acme/q"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: bare}, p))
+	must(t, f.add(&kgo.Record{Key: []byte("acme/r"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}}, p))
 	var got []string
 	for i, name := range f.names {
 		f.cols[i].settle(f.rows())

@@ -403,8 +403,8 @@ func TestBadRecordsStopNobody(t *testing.T) {
 	c.Produce(records...)
 	account := harness.References(&c.Parts, schemas.Accounts, "bad", &schemas.Account{ID: harness.HexID(), Number: "N"})[0]
 	c.Produce(
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("bad/another id"), Value: account.Value},
-		&kgo.Record{Topic: schemas.Accounts, Key: []byte("bad/x"), Value: []byte("not Avro")},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("bad/another id"), Headers: []kgo.RecordHeader{schemas.TenantHeader("bad")}, Value: account.Value},
+		&kgo.Record{Topic: schemas.Accounts, Key: []byte("bad/x"), Headers: []kgo.RecordHeader{schemas.TenantHeader("bad")}, Value: []byte("not Avro")},
 		account,
 	)
 	proved(t, &c.Parts, nil)

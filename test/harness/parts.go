@@ -92,7 +92,7 @@ func References[R schemas.Reference](p *Parts, topic, tenant string, all ...R) [
 	p.t.Helper()
 	records := make([]*kgo.Record, len(all))
 	for i, r := range all {
-		records[i] = &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(tenant, r.OwnID()), Value: p.Encode(topic, r)}
+		records[i] = &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(tenant, r.OwnID()), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: p.Encode(topic, r)}
 	}
 	return records
 }
@@ -126,7 +126,7 @@ func (p *Parts) CopyReferences(from string, to ...string) {
 			continue
 		}
 		for _, tenant := range to {
-			copies = append(copies, &kgo.Record{Topic: r.Topic, Key: schemas.ReferenceKey(tenant, string(id)), Value: r.Value})
+			copies = append(copies, &kgo.Record{Topic: r.Topic, Key: schemas.ReferenceKey(tenant, string(id)), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: r.Value})
 		}
 	}
 	p.Produce(copies...)

@@ -40,16 +40,19 @@ func (t *Tokens) Sign(token Token) string {
 	if err != nil {
 		panic(err) // strings and an integer
 	}
-	text := base64.RawURLEncoding.EncodeToString(payload)
-	return text + "." + base64.RawURLEncoding.EncodeToString(t.mac(t.secrets[0], text))
+	text := tokenText.EncodeToString(payload)
+	return text + "." + tokenText.EncodeToString(t.mac(t.secrets[0], text))
 }
+
+// tokenText is strict: no two texts are the same token.
+var tokenText = base64.RawURLEncoding.Strict()
 
 var errToken = errors.New("token is not valid or has expired")
 
 // Verify reads a token's text and refuses what none of the secrets signed and what has expired.
 func (t *Tokens) Verify(text string, now time.Time) (Token, error) {
 	body, signature, ok := strings.Cut(text, ".")
-	mac, err := base64.RawURLEncoding.DecodeString(signature)
+	mac, err := tokenText.DecodeString(signature)
 	if !ok || err != nil {
 		return Token{}, errToken
 	}
@@ -61,7 +64,7 @@ func (t *Tokens) Verify(text string, now time.Time) (Token, error) {
 		return Token{}, errToken
 	}
 	var token Token
-	payload, err := base64.RawURLEncoding.DecodeString(body)
+	payload, err := tokenText.DecodeString(body)
 	if err != nil || json.Unmarshal(payload, &token) != nil || now.Unix() >= token.Expires {
 		return Token{}, errToken
 	}

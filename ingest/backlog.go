@@ -15,8 +15,8 @@ var judges = []struct {
 	group  string
 	topics []string
 }{
-	{"counterfoil-upserts", []string{schemas.KindOwnership}},
-	{"counterfoil-validation", []string{schemas.KindCustomerEvents, schemas.KindReferrals}},
+	{schemas.GroupUpserts, []string{schemas.KindOwnership}},
+	{schemas.GroupValidation, []string{schemas.KindCustomerEvents, schemas.KindReferrals}},
 }
 
 const (
@@ -72,7 +72,7 @@ func (b *backlog) look(ctx context.Context, rt *routing) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	now := time.Now()
-	ends, err := rt.admin.ListEndOffsets(ctx, kinds...)
+	ends, err := rt.admin.ListEndOffsets(ctx, acceptedKinds...)
 	if err == nil {
 		err = ends.Error()
 	}

@@ -163,7 +163,7 @@ func (s *Service) getBatches(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		topics := []string{schemas.Batches}
-		for _, k := range kinds {
+		for _, k := range acceptedKinds {
 			topics = append(topics, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
 		}
 		err = s.WaitForSink(r.Context(), topics...)

@@ -36,11 +36,8 @@ func (s *Service) header(ctx context.Context, offset int64) (*schemas.BatchHeade
 	if offset < 0 || offset >= end.Offset {
 		return nil, nil
 	}
-	client, err := kgo.NewClient(append(slices.Clone(s.deps.Kafka),
+	client, err := kgo.NewClient(append(slices.Concat(s.deps.Kafka, schemas.ConsumeCommitted()), // an aborted header is told by the marker that follows it
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{schemas.Batches: {0: kgo.NewOffset().At(offset)}}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // an aborted header is told by the marker that follows it
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxBytes(1<<20),
 	)...)
 	if err != nil {

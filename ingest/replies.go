@@ -95,7 +95,7 @@ func newReplies(s *Service) *replies {
 	r.read[schemas.ProcessedTopic(schemas.KindCustomerEvents)] = readHead[schemas.EventResult](registry, schemas.EventProcessedSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindReferrals)] = readHead[schemas.ReferralResult](registry, schemas.ReferralProcessedSchema)
 	unprocessed := schemas.NewDecoder[schemas.Unprocessed](registry, schemas.UnprocessedSchema)
-	for _, k := range kinds {
+	for _, k := range acceptedKinds {
 		r.read[schemas.UnprocessedTopic(k)] = func(value []byte) (Result, error) {
 			var u schemas.Unprocessed
 			err := unprocessed.Decode(value, &u)
@@ -237,11 +237,10 @@ func (r *replies) open(ctx context.Context, rt *routing) (*kgo.Client, error) {
 					at[topic][p] = kgo.NewOffset().At(ends[topic][p].Offset)
 				}
 			}
-			return kgo.NewClient(append(slices.Clone(r.s.deps.Kafka),
+			return kgo.NewClient(append(slices.Concat(r.s.deps.Kafka, schemas.ConsumeCommitted()),
 				kgo.ConsumePartitions(at),
-				kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-				kgo.KeepControlRecords(),
-				// Only a topic that lost records can have less than was there; then the newest outcomes are what is waited for.
+				// Unlike other readers: only a topic that lost records can have less than was there, and then the newest outcomes are what
+				// is waited for. What was jumped over is under the job URL.
 				kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 			)...)
 		}

@@ -188,15 +188,15 @@ func (s *Service) connect(ctx context.Context) (*routing, error) {
 	}
 }
 
-// kinds are those that can be submitted, with the topics that publishing and replies use.
-var kinds = []string{schemas.KindOwnership, schemas.KindCustomerEvents, schemas.KindReferrals}
+// acceptedKinds are those that can be submitted. A kind is also the name of its item topic.
+var acceptedKinds = []string{schemas.KindOwnership, schemas.KindCustomerEvents, schemas.KindReferrals}
 
 func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	rt := &routing{partitions: map[string]int32{}, encoders: map[string]*schemas.Encoder{}, client: client, admin: kadm.NewClient(client)}
 	names := []string{schemas.Batches}
-	for _, k := range kinds {
+	for _, k := range acceptedKinds {
 		names = append(names, k, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
 	}
 	found, err := rt.admin.ListTopics(ctx, names...)
@@ -218,8 +218,8 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 		}
 	}
 	// The reply partition of a batch is the same number in every result topic.
-	results := rt.partitions[schemas.ProcessedTopic(kinds[0])]
-	for _, k := range kinds {
+	results := rt.partitions[schemas.ProcessedTopic(acceptedKinds[0])]
+	for _, k := range acceptedKinds {
 		for _, t := range []string{schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k)} {
 			if rt.partitions[t] != results {
 				return nil, fmt.Errorf("topic %s has %d partitions and not %d, as the other result topics have", t, rt.partitions[t], results)

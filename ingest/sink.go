@@ -11,9 +11,6 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// sinkGroup is the consumer group of the sink: ClickHouse has everything below its committed offsets.
-const sinkGroup = "counterfoil-sink"
-
 // sinkLook is how often the committed offsets are asked for while somebody waits.
 const sinkLook = 50 * time.Millisecond
 
@@ -31,12 +28,12 @@ func (o *sinkOffsets) get(ctx context.Context, rt *routing) (kadm.OffsetResponse
 	if o.have != nil && time.Since(o.at) < sinkLook/2 {
 		return o.have, nil
 	}
-	got, err := rt.admin.FetchOffsets(ctx, sinkGroup)
+	got, err := rt.admin.FetchOffsets(ctx, schemas.GroupSink)
 	if err == nil {
 		err = got.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("committed offsets of %s: %w", sinkGroup, err)
+		return nil, fmt.Errorf("committed offsets of %s: %w", schemas.GroupSink, err)
 	}
 	o.at, o.have = time.Now(), got
 	return got, nil

@@ -130,7 +130,7 @@ func (s *Service) encode(rt *routing, b *Batch, trace string) (*submission, int6
 	if len(b.Items) > MaxItems {
 		return nil, 0, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("a request may have %d items, this one has %d", MaxItems, len(b.Items)), Index: -1, Cause: "items"}
 	}
-	if !slices.Contains(kinds, b.Kind) {
+	if !slices.Contains(acceptedKinds, b.Kind) {
 		return nil, 0, fmt.Errorf("kind %q is not known", b.Kind)
 	}
 	e := &encoding{

@@ -72,7 +72,7 @@ func newWorld(t testing.TB) *world {
 	check(t, err)
 	_, err = w.registry.Register(t.Context(), false)
 	check(t, err)
-	for _, group := range []string{"counterfoil-upserts", "counterfoil-validation", "counterfoil-sink"} {
+	for _, group := range []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupSink} {
 		w.commitEnds(t, group)
 	}
 	return w
@@ -139,7 +139,7 @@ func (w *world) judge(t testing.TB) {
 		}
 		from[o.Topic][o.Partition] = kgo.NewOffset().At(o.Offset)
 	})
-	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	reader, err := kgo.NewClient(append(slices.Concat(w.broker.Opts(), schemas.ConsumeCommitted()), kgo.ConsumePartitions(from))...)
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -199,7 +199,7 @@ func (w *world) judge(t testing.TB) {
 			}
 			_ = w.client.Flush(ctx)
 			if len(at) > 0 {
-				_ = w.admin.CommitAllOffsets(ctx, "counterfoil-validation", at)
+				_ = w.admin.CommitAllOffsets(ctx, schemas.GroupValidation, at)
 			}
 		}
 	})
@@ -216,7 +216,7 @@ func (w *world) sink(t testing.TB) {
 		for ctx.Err() == nil {
 			if !w.sinkOff.Load() {
 				if ends, err := w.admin.ListEndOffsets(ctx, allTopics()...); err == nil {
-					_ = w.admin.CommitAllOffsets(ctx, "counterfoil-sink", ends.Offsets())
+					_ = w.admin.CommitAllOffsets(ctx, schemas.GroupSink, ends.Offsets())
 				}
 			}
 			time.Sleep(20 * time.Millisecond)

@@ -13,7 +13,7 @@
 //   - the reference tables and the barrier are processors/reference.
 //
 // Each guard that keeps items from being lost or doubled stands in one function: highWatermarks of a take-over in [session.restore],
-// the barrier in [round.awaitReferences], read committed in [consumerOptions], the fresh client in [session.end].
+// the barrier in [round.awaitReferences], read committed in [schemas.ConsumeCommitted], the fresh client in [session.end].
 package processors
 
 import (
@@ -42,8 +42,10 @@ const (
 // Names lists the processors.
 func Names() []string { return []string{Upserts, Validation} }
 
-// Group is the consumer group of a processor.
-func Group(name string) string { return "counterfoil-" + name }
+// Group is the consumer group of a processor; empty for a name that is none.
+func Group(name string) string { return groups[name] }
+
+var groups = map[string]string{Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation}
 
 // Topics lists the item topics that a processor reads, for whoever commits the first offsets of its group.
 func Topics(name string) []string {

@@ -64,19 +64,14 @@ type session struct {
 	failure error   // of a take-over
 }
 
-// consumerOptions read only what is committed, keep transaction markers, so that positions and commits move over them, and never jump:
-// a missing or out-of-range position is an error.
+// consumerOptions are those of both clients that read: the group's, and a take-over's.
 func consumerOptions() []kgo.Opt {
-	return []kgo.Opt{
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	return append(schemas.ConsumeCommitted(),
 		// A fetch that is under way does not know of a partition that was just resumed: this bounds how long that partition waits.
-		kgo.FetchMaxWait(250 * time.Millisecond),
+		kgo.FetchMaxWait(250*time.Millisecond),
 		// Bounds the memory of what is fetched ahead, before it is unpacked.
-		kgo.FetchMaxBytes(16 << 20),
-		kgo.FetchMaxPartitionBytes(2 << 20),
-	}
+		kgo.FetchMaxBytes(16<<20),
+		kgo.FetchMaxPartitionBytes(2<<20))
 }
 
 // openSession connects and prepares everything but the membership, which the client takes up by itself. The session lasts as long as work.

@@ -22,6 +22,13 @@ const (
 	DeadLetters = "dead_letters"
 )
 
+// Consumer groups. Who commits their first offsets, who waits for them and who is in them must mean the same ones.
+const (
+	GroupUpserts    = "counterfoil-upserts"    // judges ownership
+	GroupValidation = "counterfoil-validation" // judges customer events and referrals
+	GroupSink       = "counterfoil-sink"       // ClickHouse has everything below its committed offsets
+)
+
 // Size limits of records, in bytes.
 const (
 	MaxItemBytes    = 1 << 20 // of an item, encoded; larger ones are refused at the door

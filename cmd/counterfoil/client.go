@@ -145,11 +145,8 @@ func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []in
 	if len(offsets) == 0 {
 		return nil
 	}
-	client, err := kgo.NewClient(append(slices.Clone(kafka),
+	client, err := kgo.NewClient(append(slices.Concat(kafka, schemas.ConsumeCommitted()),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // an offset that is gone is an error that a person sees
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // else the position would never pass a transaction's marker, and no end be reached
 		kgo.FetchMaxWait(250*time.Millisecond))...)
 	if err != nil {
 		return fmt.Errorf("Kafka: %w", err)

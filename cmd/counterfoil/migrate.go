@@ -254,7 +254,7 @@ func sameTopics(known map[string]clickhouse.TopicEpoch, ids map[string]string) e
 
 // groups are the consumer groups with the topics that they read.
 func groups() map[string][]string {
-	g := map[string][]string{clickhouse.Group: clickhouse.Topics()}
+	g := map[string][]string{schemas.GroupSink: clickhouse.Topics()}
 	for _, name := range processors.Names() {
 		g[processors.Group(name)] = processors.Topics(name)
 	}

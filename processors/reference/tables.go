@@ -86,11 +86,7 @@ func New(topics []string, deps Deps) (*Tables, error) {
 		}
 		t.tails[topic] = &tail{table: all[topic]}
 	}
-	client, err := kgo.NewClient(append(slices.Clone(deps.Kafka),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxWait(time.Second))...)
+	client, err := kgo.NewClient(slices.Concat(deps.Kafka, schemas.ConsumeCommitted(), []kgo.Opt{kgo.FetchMaxWait(time.Second)})...)
 	if err != nil {
 		return nil, fmt.Errorf("reference tables: kafka client: %w", err)
 	}

@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// Group is the consumer group of the sink. Its committed offsets say how far ClickHouse has each topic: everything below them is in the
-// tables. They are a lower bound, because a commit follows its insert.
-const Group = "counterfoil-sink"
-
 // Config is how to reach ClickHouse; migrate, the reports and the sink share it.
 type Config struct {
 	Hosts    []string `env:"CLICKHOUSE_ADDR" envDefault:"127.0.0.1:9000" desc:"host:port of ClickHouse (native protocol), several separated by commas; with CLICKHOUSE_CLUSTER they are only asked for its nodes"`

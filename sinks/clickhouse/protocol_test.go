@@ -332,7 +332,7 @@ func TestCommitReachesTheEnd(t *testing.T) {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		ends, err := r.admin.ListEndOffsets(t.Context(), "ownership.processed")
 		must(t, err)
-		commits, err := r.admin.FetchOffsetsForTopics(t.Context(), Group, "ownership.processed")
+		commits, err := r.admin.FetchOffsetsForTopics(t.Context(), schemas.GroupSink, "ownership.processed")
 		must(t, err)
 		behind := ""
 		ends.Each(func(o kadm.ListedOffset) {
@@ -351,7 +351,7 @@ func TestCommitReachesTheEnd(t *testing.T) {
 
 func TestMissingCommitIsAnError(t *testing.T) {
 	r := newRig(t)
-	_, err := r.admin.DeleteOffsets(t.Context(), Group, kadm.TopicsSet{schemas.Units: {0: {}}})
+	_, err := r.admin.DeleteOffsets(t.Context(), schemas.GroupSink, kadm.TopicsSet{schemas.Units: {0: {}}})
 	must(t, err)
 	s := r.start(nil)
 	select {
@@ -429,7 +429,7 @@ func (r *rig) expel(s *running) {
 	id, _ := s.client.GroupMetadata()
 	s.decoding.Unlock()
 	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group, req.MemberID = Group, id
+	req.Group, req.MemberID = schemas.GroupSink, id
 	member := kmsg.NewLeaveGroupRequestMember()
 	member.MemberID = id
 	req.Members = append(req.Members, member)

@@ -108,7 +108,7 @@ func newRig(t testing.TB) *rig {
 func (r *rig) commit(at kadm.Offsets) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		resp, err := r.admin.CommitOffsets(r.t.Context(), Group, at)
+		resp, err := r.admin.CommitOffsets(r.t.Context(), schemas.GroupSink, at)
 		if err == nil {
 			err = resp.Error()
 		}

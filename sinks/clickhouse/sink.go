@@ -275,8 +275,8 @@ func (s *Sink) connect() error {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	opts := append(slices.Clone(s.deps.Kafka),
-		kgo.ConsumerGroup(Group),
+	opts := append(slices.Concat(s.deps.Kafka, schemas.ConsumeCommitted()),
+		kgo.ConsumerGroup(schemas.GroupSink),
 		kgo.ConsumeTopics(names...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.Session),
@@ -284,12 +284,8 @@ func (s *Sink) connect() error {
 		// Nothing is committed, so that leases run out, while a rebalance waits for a member that does not join.
 		kgo.RebalanceTimeout(max(3*s.cfg.Session, 15*time.Second)),
 		kgo.DisableAutoCommit(),
-		// A partition without a commit, or whose commit lies outside the log, is an error that a person sees: both starting over and
-		// jumping ahead would be silent.
-		kgo.ConsumeResetOffset(kgo.NoResetOffset().AtCommitted()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		// Positions move over transaction markers, or the end of a topic would never be reached.
-		kgo.KeepControlRecords(),
+		// A partition without a commit is an error that a person sees, as one is whose commit lies outside the log.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtCommitted()),
 		// Callbacks never run while a poll's records are decoded, so that records always belong to the part that is found for them.
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(s.assigned),

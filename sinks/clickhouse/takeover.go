@@ -9,6 +9,8 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // takeOver makes newly assigned partitions active: it waits until nobody else can write their rows any more, asks the tables what they
@@ -68,7 +70,7 @@ func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err er
 			return nil, fmt.Errorf("committed offset of %s/%d: %w", p.topic, p.partition, c.Err)
 		}
 		if !ok || c.At < 0 {
-			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate, or counterfoil adopt --offsets when offsets were lost", Group, p.topic, p.partition)
+			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate, or counterfoil adopt --offsets when offsets were lost", schemas.GroupSink, p.topic, p.partition)
 			s.stop(err)
 			return nil, err
 		}
@@ -116,9 +118,9 @@ func (s *Sink) commits(parts []*part) (kadm.OffsetResponses, error) {
 			topics = append(topics, p.topic)
 		}
 	}
-	commits, err := s.admin.FetchOffsetsForTopics(s.ctx, Group, topics...)
+	commits, err := s.admin.FetchOffsetsForTopics(s.ctx, schemas.GroupSink, topics...)
 	if err != nil {
-		return nil, fmt.Errorf("read the committed offsets of %s: %w", Group, err)
+		return nil, fmt.Errorf("read the committed offsets of %s: %w", schemas.GroupSink, err)
 	}
 	return commits, nil
 }

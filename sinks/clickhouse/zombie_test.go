@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // A zombie is a member that the group has thrown out and that knows nothing of it, while bytes of its last insert lie somewhere on the way:
@@ -211,7 +213,7 @@ func TestSuccessorOfAZombieWaitsForItsLease(t *testing.T) {
 func (r *rig) throwOut(id string) {
 	r.t.Helper()
 	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group, req.MemberID = Group, id
+	req.Group, req.MemberID = schemas.GroupSink, id
 	member := kmsg.NewLeaveGroupRequestMember()
 	member.MemberID = id
 	req.Members = append(req.Members, member)

@@ -16,9 +16,13 @@
 // process id), `log` (what it prints) and `data`. A start waits for the lock of an earlier child that is still
 // closing.
 //
+// When the broker's own process is killed with -9, it may lose or double what was in flight, but its logs stay
+// readable: a start that finds no `closed` in the folder, which a clean close leaves there, first aborts the
+// transactions that have no end in the log and that the broker does not remember as open.
+//
 // Files: embedded.go what a caller uses; supervise.go the parent's side of a child; child.go the child's side;
-// kafka.go, registry.go and clickhouse.go the parts; chdb.go the call into libchdb; analysts.go ClickHouse's
-// users.
+// kafka.go, registry.go and clickhouse.go the parts; repair.go the broker's log after a kill; chdb.go the call
+// into libchdb; analysts.go ClickHouse's users.
 package embedded
 
 import (

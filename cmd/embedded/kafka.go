@@ -2,9 +2,11 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -29,23 +31,43 @@ func KafkaOptions() []kfake.Opt {
 	}
 }
 
+// closedFile is in the broker's folder when it was closed cleanly and nothing has opened it since.
+const closedFile = "closed"
+
 func runKafka(p *process) error {
+	closed := filepath.Join(p.spec.Dir, closedFile)
+	switch err := os.Remove(closed); {
+	case errors.Is(err, os.ErrNotExist):
+		if err := repairKafka(p); err != nil {
+			return fmt.Errorf("repair %s: %w", p.dataDir(), err)
+		}
+	case err != nil:
+		return err
+	}
+	cluster, err := openKafka(p, p.spec.Addrs[0])
+	if err != nil {
+		return err
+	}
+	p.report(report{State: stateListening, Addrs: cluster.ListenAddrs()})
+	<-p.parentGone
+	cluster.Close()
+	return os.WriteFile(closed, nil, 0o644)
+}
+
+func openKafka(p *process, addr string) (*kfake.Cluster, error) {
 	opts := append(KafkaOptions(),
 		kfake.ClusterID("counterfoil"),
 		kfake.DataDir(p.dataDir()),
 		kfake.WithLogger(kfake.BasicLogger(os.Stderr, kfake.LogLevelWarn)),
-		kfake.ListenFn(func(string, string) (net.Listener, error) { return p.listen(p.spec.Addrs[0]) }),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return p.listen(addr) }),
 	)
 	// No kfake.SyncWrites: what the operating system has survives the end of any process, and power loss is
 	// outside what a single embedded broker promises.
 	cluster, err := kfake.NewCluster(opts...)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", p.dataDir(), err)
+		return nil, fmt.Errorf("open %s: %w", p.dataDir(), err)
 	}
-	p.report(report{State: stateListening, Addrs: cluster.ListenAddrs()})
-	<-p.parentGone
-	cluster.Close()
-	return nil
+	return cluster, nil
 }
 
 // kafkaAnswers asks the broker for its versions.

@@ -192,6 +192,48 @@ func TestACommitWithUnknownOutcomeIsLookedUp(t *testing.T) {
 	}
 }
 
+// Kafka is away for longer than a batch is counted as in flight, and nobody knows whether the last commit was applied.
+func TestALongOutageAfterAnUnknownCommitGivesTheBytesBackOnce(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	n := &wire{}
+	s := w.startOn(t, n, map[string]string{
+		"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "20s", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "500ms", "BACKLOG_LIMIT": "1s",
+	})
+	if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
+		t.Fatalf("before: status %d", status)
+	}
+	var away atomic.Bool
+	n.set(func(k kmsg.Key) fate {
+		if k == kmsg.EndTxn {
+			away.Store(true)
+		}
+		if away.Load() {
+			return drop
+		}
+		return pass
+	})
+	time.AfterFunc(4*time.Second, func() { n.set(func(kmsg.Key) fate { return pass }) })
+	if status, body, _ := do(t, s, "POST", "/test", key, []testItem{{Ref: "a", Account: "1"}}); status != 503 {
+		t.Errorf("status %d, want 503: %s", status, body)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if status, _ := post(t, s, key, testItem{Ref: "after", Account: "1"}); status == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it did not recover")
+		}
+	}
+	if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got != "0" {
+		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+	if got := metric(t, s, "counterfoil_ingest_expired_batches_total"); got != "0" {
+		t.Errorf("%s batches count as accepted and not judged", got)
+	}
+}
+
 // Requests run while the wire to the broker breaks at random places. Whatever was answered 2xx is stored whole, once; whatever was refused
 // is not stored at all.
 func TestWhateverBreaksABatchIsAcceptedWholeOrNotAtAll(t *testing.T) {

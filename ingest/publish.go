@@ -222,7 +222,7 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 	}
 	log.Error("stopping before the outcome of a commit is known; its requests get no answer", "first_offset", offset)
 	for _, sub := range group {
-		p.s.replies.remove(sub.key)
+		p.s.replies.remove(sub.key, sub.waiter)
 		sub.done <- verdict{unknown: true}
 	}
 }
@@ -231,6 +231,7 @@ func (p *producer) accept(group []*submission) {
 	items := 0
 	for _, sub := range group {
 		items += len(sub.records) - 1
+		p.s.replies.committed(sub.waiter)
 		sub.done <- verdict{number: p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)}
 	}
 	p.s.metrics.groupBatches.Observe(float64(len(group)))
@@ -239,7 +240,7 @@ func (p *producer) accept(group []*submission) {
 
 func (p *producer) refuse(group []*submission, cause error) {
 	for _, sub := range group {
-		p.s.replies.remove(sub.key)
+		p.s.replies.remove(sub.key, sub.waiter)
 		sub.done <- verdict{err: busy("publish", "the batch could not be stored; nothing was accepted, try again later", cause)}
 	}
 }

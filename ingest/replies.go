@@ -26,29 +26,33 @@ func choose(count int32, n int) []int32 {
 	return slices.Sorted(slices.Values(all[:min(n, len(all))]))
 }
 
-// waiter collects the outcomes of one batch.
+// waiter collects the outcomes of one batch, and holds the bytes of the budget that the batch occupies.
 type waiter struct {
-	bytes      int64 // of the budget; given back with the last outcome
-	registered bool  // set by the producer before the commit, when outcomes are still to come
-	done       chan struct{}
+	done chan struct{} // closed with the last outcome
 
-	mu      sync.Mutex
-	seen    []bool
-	missing int
-	results []Result // nil when nobody waits any more
-	since   time.Time
+	mu        sync.Mutex
+	bytes     int64 // of the budget; 0 once they are given back
+	seen      []bool
+	missing   int
+	results   []Result // nil when nobody waits any more
+	committed bool     // known to be; until then nothing is said of the batch, however long that takes
+	since     time.Time
 }
 
 func newWaiter(items int) *waiter {
-	return &waiter{seen: make([]bool, items), missing: items, results: make([]Result, items), done: make(chan struct{})}
+	w := &waiter{seen: make([]bool, items), missing: items, results: make([]Result, items), done: make(chan struct{})}
+	if items == 0 {
+		close(w.done)
+	}
+	return w
 }
 
-// settle notes the outcome of an item and reports whether it was the last one. Duplicates change nothing.
-func (w *waiter) settle(index int, r Result) (last bool) {
+// settle notes the outcome of an item and reports whether it was the last one, and how long after the commit. Duplicates change nothing.
+func (w *waiter) settle(index int, r Result) (last bool, took time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.seen[index] {
-		return false
+		return false, 0
 	}
 	w.seen[index] = true
 	w.missing--
@@ -57,9 +61,25 @@ func (w *waiter) settle(index int, r Result) (last bool) {
 	}
 	if w.missing == 0 {
 		close(w.done)
-		return true
+		return true, time.Since(w.since)
 	}
-	return false
+	return false, 0
+}
+
+// release gives the batch's bytes back to the budget, once: a batch can end in several ways at the same time.
+func (w *waiter) release(b *budget) {
+	w.mu.Lock()
+	bytes := w.bytes
+	w.bytes = 0
+	w.mu.Unlock()
+	b.release(bytes)
+}
+
+// expired reports whether a committed batch has waited too long for its outcomes.
+func (w *waiter) expired(after time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.committed && time.Since(w.since) > after
 }
 
 // wants says what is to be done with the outcome of an item: nothing, when it is known already; and to decode it, when somebody waits.
@@ -119,28 +139,36 @@ func readHead[T any](registry *schemas.Registry, schema *schemas.Schema) func([]
 func (r *replies) add(key string, w *waiter) {
 	w.mu.Lock()
 	w.since = time.Now()
-	w.registered = w.missing > 0
+	open := w.missing > 0
 	w.mu.Unlock()
-	if w.registered {
+	if open {
 		r.mu.Lock()
 		r.batch[key] = w
 		r.mu.Unlock()
 	}
 }
 
-// remove forgets the waiter of a batch that was not committed.
-func (r *replies) remove(key string) {
+// committed notes that a batch is in a committed transaction: its outcomes will come, or are here already.
+func (r *replies) committed(w *waiter) {
+	w.mu.Lock()
+	w.committed, w.since = true, time.Now()
+	open := w.missing > 0
+	w.mu.Unlock()
+	if !open { // all was decided at the door
+		w.release(r.s.budget)
+	}
+}
+
+// remove forgets a batch: it was not committed, or nothing more is to be known of it here.
+func (r *replies) remove(key string, w *waiter) {
 	r.mu.Lock()
 	delete(r.batch, key)
 	r.mu.Unlock()
+	w.release(r.s.budget)
 }
 
 // wait waits until a committed batch has all its outcomes, for no longer than the given time.
 func (r *replies) wait(ctx context.Context, w *waiter, most time.Duration) (results []Result, pending int) {
-	if !w.registered { // all was decided at the door
-		r.s.budget.release(w.bytes)
-		return w.give()
-	}
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	select {
@@ -286,10 +314,9 @@ func (r *replies) handle(rec *kgo.Record) bool {
 		}
 	}
 	r.s.metrics.replies.WithLabelValues("matched").Inc()
-	if w.settle(index, result) {
-		r.remove(string(key))
-		r.s.budget.release(w.bytes)
-		r.s.metrics.replySeconds.Observe(time.Since(w.since).Seconds())
+	if last, took := w.settle(index, result); last {
+		r.remove(string(key), w)
+		r.s.metrics.replySeconds.Observe(took.Seconds())
 	}
 	return true
 }
@@ -311,24 +338,22 @@ func batchOf(headers []kgo.RecordHeader) (key []byte, index int) {
 }
 
 // sweep forgets batches whose outcomes did not all come within the time after which the backlog refuses new ones anyway. Their bytes are
-// no longer in flight here.
+// no longer in flight here. A batch of which it is not known yet whether it was committed stays, however long Kafka is away.
 func (r *replies) sweep() {
+	most := r.s.cfg.Wait + r.s.cfg.BacklogLimit
+	old := map[string]*waiter{}
 	r.mu.Lock()
-	var old []string
 	for key, w := range r.batch {
-		if time.Since(w.since) > r.s.cfg.Wait+r.s.cfg.BacklogLimit {
-			old = append(old, key)
+		if w.expired(most) {
+			old[key] = w
 		}
 	}
-	freed := int64(0)
-	for _, key := range old {
-		freed += r.batch[key].bytes
-		delete(r.batch, key)
-	}
 	r.mu.Unlock()
+	for key, w := range old {
+		r.remove(key, w)
+	}
 	if len(old) > 0 {
-		r.s.budget.release(freed)
 		r.s.metrics.expired.Add(float64(len(old)))
-		r.s.log.Warn("batches without all outcomes are no longer counted as in flight", "batches", len(old), "after", fmt.Sprint(r.s.cfg.Wait+r.s.cfg.BacklogLimit))
+		r.s.log.Warn("batches without all outcomes are no longer counted as in flight", "batches", len(old), "after", fmt.Sprint(most))
 	}
 }

@@ -79,10 +79,9 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	v := s.publish(ctx, sub)
 	switch {
 	case v.unknown:
-		s.budget.release(size)
 		panic(http.ErrAbortHandler)
 	case v.err != nil:
-		s.budget.release(size)
+		sub.waiter.release(s.budget) // a producer never had it, or has released it
 		return nil, s.refuse(AsError(v.err))
 	}
 	q.batch = v.number

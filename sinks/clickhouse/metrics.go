@@ -52,6 +52,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
+// table makes a table's counters visible at 0: what must stay 0 is watched from the start, and a first increment shows in a rate.
+func (m *metrics) table(name string) {
+	for _, c := range []*prometheus.CounterVec{m.rows, m.retries, m.late, m.unknown} {
+		c.WithLabelValues(name)
+	}
+}
+
 func (m *metrics) inserted(table string, rows int, took time.Duration) {
 	m.rows.WithLabelValues(table).Add(float64(rows))
 	m.flush.WithLabelValues(table).Observe(float64(rows))

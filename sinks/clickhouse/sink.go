@@ -136,6 +136,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 	byName := map[string][]*dest{} // table → dest by shard
 	destsOf := func(spec *tableSpec) ([]*dest, error) {
 		if byName[spec.name] == nil {
+			s.met.table(spec.name)
 			for shard := range deps.Conn.shards {
 				d, err := newDest(s, spec, shard)
 				if err != nil {

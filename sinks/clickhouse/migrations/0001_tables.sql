@@ -346,6 +346,10 @@ ORDER BY (tenant, at)
 {{distributed "dead_letters"}}
 
 -- References: rows come at least once, the highest version of an id wins. The plain name is the view.
+--
+-- An Array cannot be NULL: a list that is absent and an empty one are both []. Of an account's payment_medium_types and
+-- payment_medium_brands [] therefore says "all are allowed" or "none is"; only the record in the topic accounts, by which events are judged,
+-- tells them apart.
 
 CREATE TABLE IF NOT EXISTS {{local "accounts_state"}} (
     `tenant` String,

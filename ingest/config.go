@@ -26,7 +26,7 @@ type Config struct {
 	Addr     string `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" desc:"host:port on which the HTTP API listens"`
 	Instance string // name of this copy; empty: random, dynamic membership
 
-	Wait         time.Duration `env:"REPLY_WAIT" envDefault:"10s" desc:"how long a caller waits for outcomes before it gets the pending answer"`
+	Wait         time.Duration `env:"REPLY_WAIT" envDefault:"10s" desc:"how long a caller waits for outcomes before it gets the pending answer; and beyond INGEST_PUBLISH_TIMEOUT for Kafka to say whether its batch was committed, before the connection is closed without an answer"`
 	DrainTimeout time.Duration `env:"INGEST_DRAIN_TIMEOUT" envDefault:"20s" desc:"how long a stop waits for requests at work"`
 	BodyTimeout  time.Duration `env:"BODY_TIMEOUT" envDefault:"30s" desc:"how long a client may take to send its request"`
 

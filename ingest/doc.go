@@ -17,5 +17,6 @@
 //   - http.go, body.go: server, middleware, limits of requests;
 //   - batches.go: GET /v1/batches and below.
 //
-// A 2xx means that the batch is in a committed transaction, whole. A refusal means that nothing of it is.
+// A 2xx means that the batch is in a committed transaction, whole. A refusal means that nothing of it is. A connection that is closed without
+// an answer means that nobody knew in time.
 package ingest

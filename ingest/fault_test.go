@@ -234,6 +234,71 @@ func TestALongOutageAfterAnUnknownCommitGivesTheBytesBackOnce(t *testing.T) {
 	}
 }
 
+func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for _, c := range []struct {
+		name  string
+		first fate // of the commit; then Kafka is away
+		more  int  // batches that are stored in the end
+	}{
+		{"and which was applied", loseAnswer, 1},
+		{"and which was not applied", drop, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := &wire{}
+			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "500ms", "TRANSACTION_TIMEOUT": "1s", "REPLY_WAIT": "1s"})
+			if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
+				t.Fatalf("before: status %d", status)
+			}
+			_, before := w.stored(t)
+			var away atomic.Bool
+			n.set(func(k kmsg.Key) fate {
+				switch {
+				case away.Load():
+					return drop
+				case k == kmsg.EndTxn:
+					away.Store(true)
+					return c.first
+				}
+				return pass
+			})
+			begun := time.Now()
+			req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+"/test", strings.NewReader(`[{"account":"1"},{"defect":true}]`))
+			check(t, err)
+			req.Header.Set("X-Api-Key", key)
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				_ = res.Body.Close()
+				t.Errorf("answered %s", res.Status)
+			}
+			if took := time.Since(begun); took < 1500*time.Millisecond || took > 4*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			if got := metric(t, s, `counterfoil_ingest_unanswered_total{cause="time"}`); got != "1" {
+				t.Errorf("%s requests count as not answered", got)
+			}
+			if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got == "0" {
+				t.Error("no bytes are in flight while the commit is looked up")
+			}
+			n.set(func(kmsg.Key) fate { return pass })
+			for deadline := time.Now().Add(20 * time.Second); metric(t, s, "counterfoil_ingest_bytes_in_flight") != "0"; time.Sleep(50 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the bytes stay in flight")
+				}
+			}
+			w.decided(t, schemas.Batches, schemas.KindCustomerEvents, schemas.UnprocessedTopic(schemas.KindCustomerEvents))
+			items, headers := w.stored(t)
+			if len(headers) != len(before)+c.more || !maps.Equal(items, headers) {
+				t.Errorf("stored are items %v, headers %v; before %v", items, headers, before)
+			}
+			if got, want := metric(t, s, `counterfoil_ingest_batches_total{door="crm.com",kind="customer_events"}`), fmt.Sprint(1+c.more); got != want {
+				t.Errorf("%s batches count as accepted, want %s", got, want)
+			}
+		})
+	}
+}
+
 // Requests run while the wire to the broker breaks at random places. Whatever was answered 2xx is stored whole, once; whatever was refused
 // is not stored at all.
 func TestWhateverBreaksABatchIsAcceptedWholeOrNotAtAll(t *testing.T) {
@@ -242,7 +307,8 @@ func TestWhateverBreaksABatchIsAcceptedWholeOrNotAtAll(t *testing.T) {
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	_, before := w.stored(t)
 	n := &wire{}
-	s := w.startOn(t, n, map[string]string{"TRANSACTION_TIMEOUT": "2s", "INGEST_PUBLISH_TIMEOUT": "1s", "REPLY_WAIT": "1s"})
+	// REPLY_WAIT is long enough for every look-up, so that every request gets its answer.
+	s := w.startOn(t, n, map[string]string{"TRANSACTION_TIMEOUT": "2s", "INGEST_PUBLISH_TIMEOUT": "1s", "REPLY_WAIT": "60s"})
 	var broken atomic.Int32
 	n.set(func(k kmsg.Key) fate {
 		if k != kmsg.Produce && k != kmsg.EndTxn && k != kmsg.InitProducerID {

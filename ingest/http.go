@@ -75,8 +75,8 @@ func (s *Service) server() *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.cfg.BodyTimeout,
-		// from the end of the headers: the body, places in budget and transaction, the wait for outcomes, and the answer's own way
-		WriteTimeout: s.cfg.BodyTimeout + s.cfg.BudgetWait + 2*s.cfg.PublishTimeout + max(s.cfg.Wait, s.cfg.SinkWait, s.cfg.SinkWaitStart) + 30*time.Second,
+		// from the end of the headers: the body, a place in the budget, the commit, the wait for outcomes, and the answer's own way
+		WriteTimeout: s.cfg.BodyTimeout + s.cfg.BudgetWait + s.cfg.PublishTimeout + s.cfg.Wait + max(s.cfg.Wait, s.cfg.SinkWait, s.cfg.SinkWaitStart) + 30*time.Second,
 		IdleTimeout:  2 * time.Minute,
 		ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}

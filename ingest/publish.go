@@ -223,19 +223,23 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 	log.Error("stopping before the outcome of a commit is known; its requests get no answer", "first_offset", offset)
 	for _, sub := range group {
 		p.s.replies.remove(sub.key, sub.waiter)
-		sub.done <- verdict{unknown: true}
+		sub.done <- verdict{unknown: unknownStop}
 	}
 }
 
 func (p *producer) accept(group []*submission) {
-	items := 0
+	m, items := p.s.metrics, 0
 	for _, sub := range group {
-		items += len(sub.records) - 1
+		n := len(sub.records) - 1
+		items += n
+		m.batches.WithLabelValues(sub.door, sub.kind).Inc()
+		m.items.WithLabelValues(sub.kind, "judge").Add(float64(sub.toJudge))
+		m.items.WithLabelValues(sub.kind, "door").Add(float64(n - sub.toJudge))
 		p.s.replies.committed(sub.waiter)
 		sub.done <- verdict{number: p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)}
 	}
-	p.s.metrics.groupBatches.Observe(float64(len(group)))
-	p.s.metrics.groupItems.Observe(float64(items))
+	m.groupBatches.Observe(float64(len(group)))
+	m.groupItems.Observe(float64(items))
 }
 
 func (p *producer) refuse(group []*submission, cause error) {

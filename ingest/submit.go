@@ -26,13 +26,14 @@ const maxRecordExtra = 60 << 10
 
 // submission is a batch on its way into a transaction.
 type submission struct {
-	key     string
-	records []*kgo.Record // the header first
-	toJudge int           // items without defects at the door
-	bytes   int           // of all values
-	waiter  *waiter
-	state   atomic.Int32
-	done    chan verdict // receives exactly one, once it is taken
+	key        string
+	door, kind string
+	records    []*kgo.Record // the header first
+	toJudge    int           // items without defects at the door
+	bytes      int           // of all values
+	waiter     *waiter
+	state      atomic.Int32
+	done       chan verdict // receives exactly one, once it is taken
 }
 
 // States of a submission. Only one that was not taken can be withdrawn.
@@ -45,15 +46,23 @@ const (
 // verdict says what became of a submission.
 type verdict struct {
 	number  int64
-	err     error // nothing of it was committed
-	unknown bool  // it is not known, and will not be
+	err     error  // nothing of it was committed
+	unknown string // it is not known, and the caller hears nothing: unknownTime or unknownStop
 }
+
+// Why a caller gets no answer; for metrics and the log.
+const (
+	unknownTime = "time" // the look-up goes on
+	unknownStop = "stop"
+)
 
 // Submit publishes a batch and waits for its outcomes, for no longer than the configured time; what is missing then is pending in the receipt.
 // An error is always an *[Error] and means that nothing was accepted. An accepted batch never ends in an error.
 //
-// In one case there is no return: where the service stops before it is known whether Kafka committed the batch, Submit panics with
-// http.ErrAbortHandler. Any answer would be a guess, so the connection is closed without one.
+// In one case there is no return: where it is not known whether Kafka committed the batch, and the service stops or PublishTimeout and Wait
+// have passed since the batch was handed to a producer, Submit panics with http.ErrAbortHandler. Any answer would be a guess, so the
+// connection is closed without one. The look-up goes on for as long as the service runs: the batch is whole or not there at all, and one
+// that was committed is in the list of batches.
 func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	q := of(ctx)
 	rt := s.route.Load()
@@ -78,16 +87,16 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 
 	v := s.publish(ctx, sub)
 	switch {
-	case v.unknown:
+	case v.unknown != "":
+		s.metrics.unanswered.WithLabelValues(v.unknown).Inc()
+		q.cause = "unknown_commit"
+		sub.waiter.give() // outcomes are only counted
 		panic(http.ErrAbortHandler)
 	case v.err != nil:
 		sub.waiter.release(s.budget) // a producer never had it, or has released it
 		return nil, s.refuse(AsError(v.err))
 	}
 	q.batch = v.number
-	s.metrics.batches.WithLabelValues(b.Door, b.Kind).Inc()
-	s.metrics.items.WithLabelValues(b.Kind, "judge").Add(float64(sub.toJudge))
-	s.metrics.items.WithLabelValues(b.Kind, "door").Add(float64(len(b.Items) - sub.toJudge))
 	results, pending := s.replies.wait(ctx, sub.waiter, s.cfg.Wait)
 	for i := range results {
 		results[i].Index = i
@@ -119,8 +128,20 @@ func (s *Service) publish(ctx context.Context, sub *submission) verdict {
 	if sub.state.CompareAndSwap(queued, withdrawn) {
 		return stalled
 	}
-	// A producer has it: from here on only its word counts, however long it takes.
-	return <-sub.done
+	// A producer has it: from here on only its word counts. It comes for certain where the producers have ended.
+	patience := time.NewTimer(s.cfg.Wait)
+	defer patience.Stop()
+	select {
+	case v := <-sub.done:
+		return v
+	case <-patience.C:
+	}
+	select {
+	case v := <-sub.done: // at the last moment
+		return v
+	default:
+		return verdict{unknown: unknownTime}
+	}
 }
 
 // encode makes the records of a batch. It runs in the request's own goroutine, so that the producers only move bytes. The size is what the
@@ -152,8 +173,10 @@ func (s *Service) encode(rt *routing, b *Batch, trace string) (*submission, int6
 			w.settle(i, Result{Reasons: defects})
 		}
 	}
-	return &submission{key: e.key, records: e.finish(), toJudge: w.missing, bytes: len(e.buf), waiter: w, done: make(chan verdict, 1)},
-		int64(len(e.buf)) + batchOverhead + int64(len(b.Items))*itemOverhead, nil
+	sub := &submission{
+		key: e.key, door: b.Door, kind: b.Kind, records: e.finish(), toJudge: w.missing, bytes: len(e.buf), waiter: w, done: make(chan verdict, 1),
+	}
+	return sub, int64(len(e.buf)) + batchOverhead + int64(len(b.Items))*itemOverhead, nil
 }
 
 // encoding is a batch while its records are made. All values share one buffer; the records get their parts when it has stopped growing.

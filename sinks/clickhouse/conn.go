@@ -131,7 +131,7 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 	}
 	if !c.TLS {
 		o.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
-			dialer := net.Dialer{Timeout: o.DialTimeout}
+			dialer := net.Dialer{Timeout: o.DialTimeout, KeepAliveConfig: keepAlive}
 			conn, err := dialer.DialContext(ctx, "tcp", addr)
 			if err != nil {
 				return nil, err
@@ -154,6 +154,9 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 	}
 	return o, nil
 }
+
+// keepAlive finds an idle connection whose other end is gone before a statement is sent over it.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // politeConn is closed without a reset. The driver closes the connection of a query that is cancelled; what the server had sent meanwhile
 // then lies unread, and the kernel answers with a reset, on which the embedded engine (26.7) aborts: it catches no exception between two

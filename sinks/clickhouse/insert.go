@@ -207,6 +207,10 @@ func (d *dest) write(e *entry) error {
 	}
 }
 
+// answerWait is how much longer than its lease an insert may take: a block that was not there by write_by is refused, one that was has this
+// long to become a part.
+const answerWait = 5 * time.Second
+
 // begin waits for a lease that an insert fits into, drops rows of partitions that are gone, and makes the insert known to giveUp, all in
 // one step under mu: after giveUp has looked, no insert of its partitions begins.
 func (d *dest) begin(e *entry) (limit time.Time, ctx context.Context, cancel context.CancelFunc, err error) {
@@ -232,7 +236,12 @@ func (d *dest) begin(e *entry) (limit time.Time, ctx context.Context, cancel con
 		s.requestCommit()
 		s.changed.Wait()
 	}
-	ctx, cancel = context.WithCancel(s.ctx)
+	// A connection may fall silent. What has not been answered by then is looked for in the table.
+	ends := s.lease.local
+	if d.spec.state {
+		ends = time.Now().Add(s.cfg.Lease)
+	}
+	ctx, cancel = context.WithDeadline(s.ctx, ends.Add(answerWait))
 	d.cancel = cancel
 	return s.lease.until, ctx, cancel, nil
 }
@@ -252,7 +261,7 @@ func (d *dest) send(ctx context.Context, f *fill, id string, limit time.Time) (o
 		// Repeated blocks are our business: ClickHouse's own deduplication forgets.
 		"insert_deduplicate": 0,
 		// A sender that was stopped in the middle does not hold a successor up for long.
-		"receive_timeout": int(s.cfg.Lease/time.Second) + 5,
+		"receive_timeout": int((s.cfg.Lease + answerWait) / time.Second),
 	}
 	if s.conn.cfg.Cluster != "" {
 		settings["insert_quorum"] = "auto"

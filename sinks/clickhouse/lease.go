@@ -107,7 +107,7 @@ func (s *Sink) commit(taking []*part) error {
 	// The order is the point: ClickHouse's time first, then the commit. Had the clock been read after it, a member that was expelled
 	// between the two would hold a lease that its successor does not wait for.
 	local := time.Now()
-	asked, err := s.conn.now(ctx)
+	asked, err := s.now(ctx)
 	if err != nil {
 		return err
 	}

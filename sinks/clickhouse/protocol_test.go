@@ -516,3 +516,47 @@ func (s *running) owns() bool {
 	defer s.mu.Unlock()
 	return len(s.parts) > 0
 }
+
+// Connections to ClickHouse fall silent in the middle of an insert, and later all idle ones: nobody waits for ever.
+func TestSilentConnection(t *testing.T) {
+	r := newRig(t)
+	line := startProxy(t, r.cfg.Hosts[0])
+	cfg := r.cfg
+	cfg.Hosts = []string{line.addr}
+	conn, err := Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	rows := 0
+	for _, arrived := range []bool{false, true} {
+		t.Run(fmt.Sprintf("arrived=%t", arrived), func(t *testing.T) {
+			var gate atomic.Int64
+			s := r.start(func(s *Sink) {
+				s.conn, s.clock = conn, conn.now
+				s.hook = func(_ context.Context, at, table string) error {
+					if table == "ownership" && at == "before send" && gate.Add(-1) == 0 {
+						if arrived {
+							time.AfterFunc(2*time.Millisecond, line.silence)
+						} else {
+							line.silence()
+						}
+					}
+					return nil
+				}
+			})
+			r.produce(r.ownerships(rows, rows+100)...)
+			r.exact(rows + 100)
+			gate.Store(1)
+			r.produce(r.ownerships(rows+100, rows+200)...)
+			rows += 200
+			r.exact(rows)
+			must(t, s.stop())
+		})
+	}
+	s := r.start(func(s *Sink) { s.conn, s.clock = conn, conn.now })
+	r.produce(r.ownerships(rows, rows+100)...)
+	r.exact(rows + 100)
+	line.silence()
+	r.produce(r.ownerships(rows+100, rows+200)...)
+	r.exact(rows + 200)
+	must(t, s.stop())
+}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -333,9 +334,50 @@ func runChild(text string) {
 // connection is reset (a killed process with unread bytes in its socket sends a reset), which no server does.
 func proxy(t testing.TB, addr string) string {
 	t.Helper()
+	return startProxy(t, addr).addr
+}
+
+// silencer is a proxy whose connections can fall silent.
+type silencer struct {
+	addr  string
+	mu    sync.Mutex
+	muted []*atomic.Bool // of each connection
+}
+
+// silence makes the connections that are open now carry nothing any more; neither end hears of it.
+func (p *silencer) silence() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.muted {
+		m.Store(true)
+	}
+}
+
+// until reads for ever, once its connection is muted.
+type until struct {
+	io.Reader
+	muted *atomic.Bool
+	end   <-chan struct{}
+}
+
+func (r until) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if r.muted.Load() {
+		<-r.end
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+func startProxy(t testing.TB, addr string) *silencer {
+	t.Helper()
+	p := &silencer{}
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
+	p.addr = l.Addr().String()
 	go func() {
 		for {
 			client, err := l.Accept()
@@ -349,16 +391,20 @@ func proxy(t testing.TB, addr string) string {
 					return
 				}
 				defer server.Close()
+				muted := new(atomic.Bool)
+				p.mu.Lock()
+				p.muted = append(p.muted, muted)
+				p.mu.Unlock()
 				go func() {
-					io.Copy(server, client)
+					io.Copy(server, until{client, muted, end})
 					server.(*net.TCPConn).CloseWrite()
 				}()
-				io.Copy(client, server)
+				io.Copy(client, until{server, muted, end})
 				io.Copy(io.Discard, server) // after a reset of the client: until the server ends
 			}()
 		}
 	}()
-	return l.Addr().String()
+	return p
 }
 
 // startChild runs a sink in a process of its own.

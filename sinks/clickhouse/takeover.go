@@ -28,7 +28,7 @@ func (s *Sink) takeOver(parts []*part) {
 		var done []*part
 		var err error
 		if begun.IsZero() {
-			begun, err = s.conn.now(s.ctx)
+			begun, err = s.now(s.ctx)
 		}
 		if err == nil {
 			done, err = s.tryTakeOver(parts, begun)
@@ -118,7 +118,9 @@ func (s *Sink) commits(parts []*part) (kadm.OffsetResponses, error) {
 			topics = append(topics, p.topic)
 		}
 	}
-	commits, err := s.admin.FetchOffsetsForTopics(s.ctx, schemas.GroupSink, topics...)
+	ctx, cancel := s.question(s.ctx)
+	defer cancel()
+	commits, err := s.admin.FetchOffsetsForTopics(ctx, schemas.GroupSink, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("read the committed offsets of %s: %w", schemas.GroupSink, err)
 	}
@@ -211,6 +213,8 @@ func (s *Sink) ask(ctx context.Context, d *dest, topic string, epoch int32, from
 	}
 	table := s.conn.local(d.spec.name)
 	has := map[int32]int64{}
+	ctx, cancel := s.question(ctx)
+	defer cancel()
 	err := s.conn.onShard(d.shard, func(conn driver.Conn) error {
 		if len(s.conn.shards[d.shard]) > 1 {
 			// Another replica may have taken the block; a quorum of them did.
@@ -242,10 +246,22 @@ func (s *Sink) ask(ctx context.Context, d *dest, topic string, epoch int32, from
 	return has, nil
 }
 
+// question bounds a question to ClickHouse or Kafka: a connection may be silent for ever, and whoever asks asks again, over another one.
+func (s *Sink) question(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.cfg.Lease)
+}
+
+// now is ClickHouse's clock.
+func (s *Sink) now(ctx context.Context) (time.Time, error) {
+	ctx, cancel := s.question(ctx)
+	defer cancel()
+	return s.clock(ctx)
+}
+
 // waitFor returns when ClickHouse's clock has passed t.
 func (s *Sink) waitFor(ctx context.Context, t time.Time) error {
 	for {
-		now, err := s.conn.now(ctx)
+		now, err := s.now(ctx)
 		if err != nil {
 			return err
 		}
@@ -269,29 +285,43 @@ const killAfter = 5 * time.Second
 func (s *Sink) waitGone(ctx context.Context, where string, args ...any) error {
 	start, killed := time.Now(), time.Time{}
 	for {
-		running := uint64(0)
-		for i := range s.conn.nodes {
-			var n uint64
-			if err := s.conn.nodes[i].QueryRow(ctx, "SELECT count() FROM system.processes WHERE "+where, args...).Scan(&n); err != nil {
-				return fmt.Errorf("ask for running inserts: %w", err)
-			}
-			running += n
-		}
-		if running == 0 {
-			return nil
+		running, err := s.running(ctx, where, args...)
+		if err != nil || running == 0 {
+			return err
 		}
 		if now := time.Now(); now.Sub(start) > killAfter && now.Sub(killed) > killAfter {
 			killed = now
-			for i := range s.conn.nodes {
-				if err := s.conn.nodes[i].Exec(ctx, "KILL QUERY WHERE "+where+" ASYNC", args...); err != nil {
-					s.log.Warn("sink could not end an insert of a predecessor", "error", err)
-				}
-			}
+			s.kill(ctx, where, args...)
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// running counts the queries that match, on all nodes.
+func (s *Sink) running(ctx context.Context, where string, args ...any) (running uint64, err error) {
+	ctx, cancel := s.question(ctx)
+	defer cancel()
+	for i := range s.conn.nodes {
+		var n uint64
+		if err := s.conn.nodes[i].QueryRow(ctx, "SELECT count() FROM system.processes WHERE "+where, args...).Scan(&n); err != nil {
+			return 0, fmt.Errorf("ask for running inserts: %w", err)
+		}
+		running += n
+	}
+	return running, nil
+}
+
+// kill tells the queries that match to end.
+func (s *Sink) kill(ctx context.Context, where string, args ...any) {
+	ctx, cancel := s.question(ctx)
+	defer cancel()
+	for i := range s.conn.nodes {
+		if err := s.conn.nodes[i].Exec(ctx, "KILL QUERY WHERE "+where+" ASYNC", args...); err != nil {
+			s.log.Warn("sink could not end an insert of a predecessor", "error", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -90,14 +91,12 @@ func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
 	case b != nil:
 		kind = b.Kind
 	default:
-		header, err := s.header(ctx, number-1-s.cfg.NumberBase)
-		if err != nil {
+		if kind, err = s.kindInKafka(ctx, caller.Tenant, number); err != nil {
 			return nil, busy("kafka", "the batch could not be looked up; try again later", err)
 		}
-		if header == nil || header.Tenant != caller.Tenant {
+		if kind == "" {
 			return nil, unknown
 		}
-		kind = header.Kind
 	}
 	if err := s.WaitForSink(ctx, resultTopics(kind)...); err != nil {
 		return nil, err
@@ -109,6 +108,23 @@ func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
 		return nil, fmt.Errorf("batch %d is in Kafka and not in ClickHouse, although the sink has passed it", number)
 	}
 	return b, nil
+}
+
+// kindInKafka is the kind of a tenant's batch by its header in Kafka; empty: the tenant has none with this number. Whether another has, or
+// nobody, makes no difference: the record's envelope says whose it is, and nothing of another tenant's is looked at.
+func (s *Service) kindInKafka(ctx context.Context, tenant string, number int64) (string, error) {
+	record, err := s.headerAt(ctx, number-1-s.cfg.NumberBase)
+	if record == nil || err != nil {
+		return "", err
+	}
+	if envelope, err := schemas.ParseEnvelope(record.Headers); err != nil || envelope.Tenant != tenant {
+		return "", nil //nolint:nilerr // what is not in our form is nobody's batch
+	}
+	header, err := s.decodeHeader(ctx, record.Value)
+	if err != nil {
+		return "", err
+	}
+	return header.Kind, nil
 }
 
 func reportError(err error) *Error {

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -134,5 +135,49 @@ func TestABatchIsKnownFromItsAcceptanceAndNeverShownOlderThanItIs(t *testing.T) 
 	check(t, json.Unmarshal([]byte(text), &b))
 	if status != 200 || b.Processed != 1 {
 		t.Errorf("after: %d %s", status, text)
+	}
+}
+
+// Somebody goes through all numbers: that tells nothing of other tenants, and costs Kafka no connections.
+func TestNumbersOfOthersLookLikeNumbersThatWereNeverGiven(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	n := &wire{}
+	s := w.startOn(t, n, nil)
+	key, other := w.keys.add(t, "demo", ingest.KeyOptions{}), w.keys.add(t, "other", ingest.KeyOptions{})
+	_, a := post(t, s, key, testItem{Account: "1"})
+	type answer struct {
+		status int
+		text   string
+		header string
+	}
+	answers := func() map[string]answer {
+		all := map[string]answer{}
+		for name, number := range map[string]int64{"another's": a.Number, "a marker's": a.Number + 1, "beyond the end": a.Number + 1000} {
+			for _, below := range []string{"", "/processed", "/unprocessed"} {
+				status, text, header := get(t, s, other, ingest.JobURL(number)+below)
+				header.Del("X-Request-Id")
+				header.Del("Date")
+				all[name+below] = answer{status, text, fmt.Sprint(header)}
+			}
+		}
+		return all
+	}
+	first := answers() // connects what is not connected yet
+	before := n.dials.Load()
+	for range 5 {
+		answers()
+	}
+	if dials := n.dials.Load() - before; dials != 0 {
+		t.Errorf("%d connections for 45 numbers", dials)
+	}
+	want := first["beyond the end"]
+	if want.status != 404 {
+		t.Errorf("status %d", want.status)
+	}
+	for name, got := range first {
+		if got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
 	}
 }

@@ -26,7 +26,8 @@ import (
 // wire is a network between a service and its broker that breaks where a test wants it to. It works the same on every broker.
 type wire struct {
 	// rule is asked for each request; nil: all passes.
-	rule atomic.Pointer[func(key kmsg.Key) fate]
+	rule  atomic.Pointer[func(key kmsg.Key) fate]
+	dials atomic.Int32 // connections that were made
 }
 
 // fate is what becomes of a request.
@@ -44,6 +45,7 @@ func (n *wire) set(rule func(kmsg.Key) fate) { n.rule.Store(&rule) }
 
 func (n *wire) opt() kgo.Opt {
 	return kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		n.dials.Add(1)
 		c, err := new(net.Dialer).DialContext(ctx, network, host)
 		if err != nil {
 			return nil, err

@@ -4,24 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// header reads the committed batch header at an offset of the topic batches. nil: there is none, because the transaction that wrote there
-// was aborted, the offset is one of a marker, or nothing is there yet. While the transaction at the offset or one before it is open, it waits.
-func (s *Service) header(ctx context.Context, offset int64) (*schemas.BatchHeader, error) {
+// lookEvery is how often a look-up asks again while a transaction at its offset is open.
+const lookEvery = 50 * time.Millisecond
+
+// headerAt reads the committed batch header at an offset of the topic batches, as it lies there. nil: there is none, because the transaction
+// that wrote there was aborted, the offset is one of a marker, or nothing is there yet. While the transaction at the offset or one before it
+// is open, it waits.
+//
+// It fetches by itself, through the client that all look-ups share: a consumer knows one position in a partition, and many may look at once.
+func (s *Service) headerAt(ctx context.Context, offset int64) (*kgo.Record, error) {
 	rt := s.route.Load()
 	if rt == nil {
 		return nil, errors.New("not connected")
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.TxnTimeout+5*time.Second)
 	defer cancel()
+	// Only this answer says for certain where the log ends: in a fetch, a leader that has just begun may give an older end.
 	ends, err := rt.admin.ListEndOffsets(ctx, schemas.Batches)
 	if err == nil {
 		err = ends.Error()
@@ -30,43 +37,75 @@ func (s *Service) header(ctx context.Context, offset int64) (*schemas.BatchHeade
 		return nil, fmt.Errorf("end of %s: %w", schemas.Batches, err)
 	}
 	end, ok := ends.Lookup(schemas.Batches, 0)
-	if !ok || end.Err != nil {
-		return nil, fmt.Errorf("end of %s: %w", schemas.Batches, end.Err)
+	if !ok {
+		return nil, fmt.Errorf("end of %s: not in the answer", schemas.Batches)
 	}
 	if offset < 0 || offset >= end.Offset {
 		return nil, nil
 	}
-	client, err := kgo.NewClient(append(slices.Concat(s.deps.Kafka, schemas.ConsumeCommitted()), // an aborted header is told by the marker that follows it
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{schemas.Batches: {0: kgo.NewOffset().At(offset)}}),
-		kgo.FetchMaxBytes(1<<20),
-	)...)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
 	for {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			if errors.Is(err, kerr.OffsetOutOfRange) { // deleted by a retention that an operator set
-				return nil, nil
-			}
+		records, next, err := rt.fetchHeaders(ctx, offset)
+		switch {
+		case errors.Is(err, kerr.OffsetOutOfRange): // deleted by a retention that an operator set
+			return nil, nil
+		case err != nil:
 			return nil, fmt.Errorf("read %s at %d: %w", schemas.Batches, offset, err)
+		case len(records) > 0 && records[0].Offset == offset && !records[0].Attrs.IsControl():
+			return records[0], nil
+		case next > offset: // a marker, or aborted
+			return nil, nil
 		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
-			if r.Offset < offset {
-				continue
-			}
-			if r.Offset > offset || r.Attrs.IsControl() {
-				return nil, nil
-			}
-			return s.decodeHeader(ctx, r.Value)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("a transaction at %d of %s or before is still open: %w", offset, schemas.Batches, ctx.Err())
+		case <-time.After(lookEvery):
 		}
 	}
 }
 
+// fetchHeaders reads what is decided of the topic batches from an offset on, markers included, and says where to read on. It does not wait.
+func (rt *routing) fetchHeaders(ctx context.Context, offset int64) (records []*kgo.Record, next int64, err error) {
+	metadata, err := rt.admin.Metadata(ctx, schemas.Batches)
+	if err != nil {
+		return nil, 0, err
+	}
+	topic := metadata.Topics[schemas.Batches]
+	place := topic.Partitions[0]
+	if err := errors.Join(topic.Err, place.Err); err != nil {
+		return nil, 0, err
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 0, 0, 1<<20, 1 // read committed
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.TopicID = schemas.Batches, topic.ID
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.Partition, p.CurrentLeaderEpoch, p.FetchOffset, p.PartitionMaxBytes = 0, place.LeaderEpoch, offset, 1<<20
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	answer, err := rt.client.Broker(int(place.Leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, 0, err
+	}
+	response, ok := answer.(*kmsg.FetchResponse)
+	if !ok {
+		return nil, 0, fmt.Errorf("the answer to a fetch is %T", answer)
+	}
+	if err := kerr.ErrorForCode(response.ErrorCode); err != nil {
+		return nil, 0, err
+	}
+	if len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
+		return nil, 0, errors.New("the answer to a fetch is not about its partition")
+	}
+	fetched, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		KeepControlRecords: true, Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: schemas.Batches,
+	}, &response.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
+	return fetched.Records, next, fetched.Err
+}
+
 // decodeHeader waits for the schema, if that is one that another version wrote.
 func (s *Service) decodeHeader(ctx context.Context, value []byte) (*schemas.BatchHeader, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	for {
 		h := new(schemas.BatchHeader)
 		err := s.headers.Decode(value, h)
@@ -76,7 +115,7 @@ func (s *Service) decodeHeader(ctx context.Context, value []byte) (*schemas.Batc
 		select {
 		case <-ctx.Done():
 			return nil, err
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(lookEvery):
 		}
 	}
 }

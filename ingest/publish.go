@@ -200,7 +200,7 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 		if p.open(ctx) != nil {
 			break
 		}
-		header, err := p.s.header(ctx, offset)
+		header, err := p.s.headerAt(ctx, offset)
 		if err != nil {
 			log.Warn("look up a batch header", "offset", offset, "error", err)
 			select {
@@ -209,7 +209,7 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 			}
 			continue
 		}
-		if header != nil && header.Key == group[0].key {
+		if isBatch(header, group[0].key) {
 			m.commits.WithLabelValues("found").Inc()
 			log.Info("the commit was applied")
 			p.accept(group)
@@ -225,6 +225,15 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 		p.s.replies.remove(sub.key, sub.waiter)
 		sub.done <- verdict{unknown: unknownStop}
 	}
+}
+
+// isBatch reports whether a record of the topic batches, or nil, is the header of the batch with the given key.
+func isBatch(header *kgo.Record, key string) bool {
+	if header == nil {
+		return false
+	}
+	found, _ := batchOf(header.Headers)
+	return string(found) == key
 }
 
 func (p *producer) accept(group []*submission) {

@@ -3,10 +3,11 @@ package ingest
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -14,29 +15,48 @@ import (
 // sinkLook is how often the committed offsets are asked for while somebody waits.
 const sinkLook = 50 * time.Millisecond
 
-// sinkOffsets shares one answer among all who wait. An answer of a moment ago is as good as a new one: committed offsets only grow, so what
+// sinkLookMost is how long Kafka may take to say what they are.
+const sinkLookMost = 5 * time.Second
+
+// sinkOffsets shares one look-up among all who wait. An answer of a moment ago is as good as a new one: committed offsets only grow, so what
 // they have passed once stays passed.
 type sinkOffsets struct {
-	mu   sync.Mutex
-	at   time.Time
-	have kadm.OffsetResponses
+	look   singleflight.Group
+	latest atomic.Pointer[sinkOffset]
 }
 
+type sinkOffset struct {
+	at        time.Time
+	committed kadm.OffsetResponses
+}
+
+// get gives the committed offsets. It takes no longer than ctx, while the look-up goes on for the others.
 func (o *sinkOffsets) get(ctx context.Context, rt *routing) (kadm.OffsetResponses, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.have != nil && time.Since(o.at) < sinkLook/2 {
-		return o.have, nil
+	if l := o.latest.Load(); l != nil && time.Since(l.at) < sinkLook/2 {
+		return l.committed, nil
 	}
-	got, err := rt.admin.FetchOffsets(ctx, schemas.GroupSink)
-	if err == nil {
-		err = got.Error()
+	looked := o.look.DoChan("", func() (any, error) {
+		lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sinkLookMost)
+		defer cancel()
+		committed, err := rt.admin.FetchOffsets(lctx, schemas.GroupSink)
+		if err == nil {
+			err = committed.Error()
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.latest.Store(&sinkOffset{time.Now(), committed})
+		return committed, nil
+	})
+	select {
+	case r := <-looked:
+		if committed, ok := r.Val.(kadm.OffsetResponses); ok {
+			return committed, nil
+		}
+		return nil, fmt.Errorf("committed offsets of %s: %w", schemas.GroupSink, r.Err)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("committed offsets of %s: %w", schemas.GroupSink, ctx.Err())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("committed offsets of %s: %w", schemas.GroupSink, err)
-	}
-	o.at, o.have = time.Now(), got
-	return got, nil
 }
 
 // WaitForSink waits until ClickHouse has everything that was acknowledged in the given topics before the call, so that what is read then is

@@ -32,5 +32,10 @@
 // When the result of an INSERT did not arrive, the same question is asked after the same wait: the clock is past write_by and the INSERT is
 // gone from system.processes; what the table has then, it has, and what it lacks is inserted again.
 //
+// All of this counts by ClickHouse's clock, which must not go back: were it set back, a member that had a lease by the old time, and was
+// stopped, could still write when its successor has asked. Let it be slewed, not stepped (chrony and ntpd do so after a server's start). A
+// member whose clock answers with an earlier time than before takes no lease until it has caught up, and counts that in
+// counterfoil_sink_clock_backwards_total.
+//
 // State tables (references, current ownership) get their rows at least once; the highest version of a key wins, so that they need no lease.
 package clickhouse

@@ -67,12 +67,24 @@ func (s *Sink) keep() {
 		// ours any more, a callback says so.
 		s.met.commitsRefused.Inc()
 		s.log.Warn("sink could not commit, trying again", "error", err)
+		wait := 100 * time.Millisecond
+		var clock *clockError
+		if errors.As(err, &clock) {
+			wait = min(clock.by+time.Millisecond, s.cfg.Lease)
+		}
 		select {
 		case <-s.ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(wait):
 			s.requestCommit()
 		}
 	}
+}
+
+// clockError says that ClickHouse's clock went back. A lease by the new time would end before one that a predecessor may have by the old.
+type clockError struct{ by time.Duration }
+
+func (e *clockError) Error() string {
+	return fmt.Sprintf("ClickHouse's clock went back by %s: no lease before it has caught up", e.by)
 }
 
 // commit commits how far the tables are, for all active partitions and those of taking, and renews the lease.
@@ -111,6 +123,11 @@ func (s *Sink) commit(taking []*part) error {
 	if err != nil {
 		return err
 	}
+	if by := s.asked.Sub(asked); by > s.skew {
+		s.met.clockBackwards.Inc()
+		return &clockError{by}
+	}
+	s.asked = asked
 	if err := s.send(ctx, at, metaHeld); err != nil {
 		return err
 	}

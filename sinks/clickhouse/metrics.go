@@ -13,7 +13,7 @@ type metrics struct {
 	flush, insert                       *prometheus.HistogramVec
 	commit                              prometheus.Histogram
 	renewals, commitsRefused, takeOvers prometheus.Counter
-	expulsions                          prometheus.Counter
+	expulsions, clockBackwards          prometheus.Counter
 	lagRecords, lagSeconds              *prometheus.GaugeVec
 }
 
@@ -42,12 +42,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		commitsRefused: single("commits_refused_total", "Commits that failed; they are tried again."),
 		expulsions:     single("expulsions_total", "Times that the group expelled this copy because it was held up for longer than the session timeout."),
 		takeOvers:      single("take_overs_total", "Partitions taken over."),
+		clockBackwards: single("clock_backwards_total", "Times that ClickHouse's clock was behind what it had said before, so that no lease was taken."),
 		lagRecords:     gauge("lag_records", "Offsets between what is in ClickHouse and the topic's end, markers and gaps included."),
 		lagSeconds:     gauge("lag_seconds", "Age of the newest record that was read, while ClickHouse lacks some; 0 otherwise."),
 	}
 	if r != nil {
 		r.MustRegister(m.rows, m.retries, m.late, m.unknown, m.deadLetters, m.flush, m.insert, m.commit, m.renewals, m.commitsRefused,
-			m.takeOvers, m.expulsions, m.lagRecords, m.lagSeconds)
+			m.takeOvers, m.expulsions, m.clockBackwards, m.lagRecords, m.lagSeconds)
 	}
 	return m
 }

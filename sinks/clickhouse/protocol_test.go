@@ -560,3 +560,53 @@ func TestSilentConnection(t *testing.T) {
 	r.exact(rows + 200)
 	must(t, s.stop())
 }
+
+// ClickHouse's clock is set back: no lease is taken by the earlier time, and when the clock has caught up all goes on.
+func TestClockGoesBack(t *testing.T) {
+	r := newRig(t)
+	var back atomic.Int64
+	s := r.start(func(s *Sink) {
+		s.clock = func(ctx context.Context) (time.Time, error) {
+			now, err := r.conn.now(ctx)
+			return now.Add(-time.Duration(back.Load())), err
+		}
+	})
+	r.produce(r.ownerships(0, 100)...)
+	r.wait("100", "SELECT count() FROM {db}.ownership")
+	s.commitMu.Lock()
+	back.Store(int64(4 * time.Second))
+	last := s.asked
+	s.commitMu.Unlock()
+	r.produce(r.ownerships(100, 200)...)
+	for end := time.Now().Add(20 * time.Second); s.counter(t, "clock_backwards_total") == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nothing is counted")
+		}
+	}
+	s.mu.Lock()
+	until := s.lease.until
+	s.mu.Unlock()
+	if limit := last.Add(s.cfg.Lease); until.After(limit) {
+		t.Errorf("the lease ends at %s, the last one before the clock went back at %s", until, limit)
+	}
+	s.commitMu.Lock()
+	asked := s.asked
+	s.commitMu.Unlock()
+	if asked.Before(last) {
+		t.Errorf("a lease was taken at %s, after one at %s", asked, last)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s.mu.Lock()
+		renewed := s.lease.until.After(last.Add(s.cfg.Lease))
+		s.mu.Unlock()
+		if renewed {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no lease is taken when the clock has caught up")
+		}
+	}
+	r.produce(r.ownerships(200, 300)...)
+	r.exact(300)
+	must(t, s.stop())
+}

@@ -48,6 +48,7 @@ type Sink struct {
 
 	// commitMu makes the look at ClickHouse's clock, the commit behind it and the new lease one step. It is never waited for under mu.
 	commitMu sync.Mutex
+	asked    time.Time     // ClickHouse's time when it was asked last; under commitMu
 	wake     chan struct{} // asks the keeper for a commit
 
 	// decoding is held while records move into the block, and by the callbacks of the client, which end parts and hand the block over.

@@ -456,34 +456,34 @@ func metric(t testing.TB, s *ingest.Service, name string) string {
 	return ""
 }
 
-// read returns the committed records of a topic from the given offsets to its end, without markers.
+// read returns the committed records of a topic from the given offsets to its end, without markers. It waits until what lies before the end
+// is decided: the marker that does so may lie beyond.
 func (w *world) read(t testing.TB, topic string, from kadm.ListedOffsets) []*kgo.Record {
 	t.Helper()
-	ends, at, left := w.ends(t, topic), map[int32]kgo.Offset{}, 0
+	ends, left := w.ends(t, topic), map[int32]kgo.Offset{}
 	for p, end := range ends[topic] {
 		if end.Offset > from[topic][p].Offset {
-			at[p] = kgo.NewOffset().At(from[topic][p].Offset)
-			left++
+			left[p] = kgo.NewOffset().At(from[topic][p].Offset)
 		}
 	}
-	if left == 0 {
+	if len(left) == 0 {
 		return nil
 	}
-	reader, err := kgo.NewClient(append(w.broker.Opts(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	reader, err := kgo.NewClient(append(slices.Concat(w.broker.Opts(), schemas.ConsumeCommitted()), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: left}))...)
 	check(t, err)
 	defer reader.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var out []*kgo.Record
-	for left > 0 {
+	for len(left) > 0 {
 		fetches := reader.PollFetches(ctx)
 		check(t, ctx.Err())
 		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Offset == ends[topic][r.Partition].Offset-1 {
-				left--
+			end := ends[topic][r.Partition].Offset
+			if r.Offset >= end-1 {
+				delete(left, r.Partition)
 			}
-			if !r.Attrs.IsControl() {
+			if r.Offset < end && !r.Attrs.IsControl() {
 				out = append(out, r)
 			}
 		})
@@ -526,4 +526,25 @@ func post(t testing.TB, s *ingest.Service, key string, items ...testItem) (int, 
 		check(t, json.Unmarshal(body, &a))
 	}
 	return status, a
+}
+
+func TestReadEndsWhereTheMarkerOfAnAbortLiesBeyondTheEnd(t *testing.T) {
+	w := newWorld(t)
+	from := w.ends(t, schemas.Batches)
+	producer, err := kgo.NewClient(append(w.broker.Opts(), kgo.TransactionalID("reads-"+t.Name()), kgo.ProducerLinger(0))...)
+	check(t, err)
+	defer producer.Close()
+	for _, c := range []struct {
+		how  kgo.TransactionEndTry
+		want int
+	}{{kgo.TryCommit, 1}, {kgo.TryAbort, 1}} {
+		check(t, producer.BeginTransaction())
+		check(t, producer.ProduceSync(t.Context(), &kgo.Record{Topic: schemas.Batches, Value: []byte("x")}).FirstErr())
+		ended := make(chan error, 1)
+		time.AfterFunc(300*time.Millisecond, func() { ended <- producer.EndTransaction(t.Context(), c.how) })
+		if got := len(w.read(t, schemas.Batches, from)); got != c.want {
+			t.Errorf("%d records, want %d", got, c.want)
+		}
+		check(t, <-ended)
+	}
 }

@@ -89,8 +89,10 @@ func (e *clockError) Error() string {
 
 // commit commits how far the tables are, for all active partitions and those of taking, and renews the lease.
 func (s *Sink) commit(taking []*part) error {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+	if err := s.commitMu.lock(s.ctx); err != nil {
+		return err
+	}
+	defer s.commitMu.unlock()
 	if err := s.at("before commit", ""); err != nil {
 		return err
 	}
@@ -148,13 +150,15 @@ func (s *Sink) release(at map[*part]int64) error {
 	if len(at) == 0 {
 		return nil
 	}
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, s.drainWait())
+	defer cancel()
+	if err := s.commitMu.lock(ctx); err != nil { // the keeper may be waiting for an answer
+		return err
+	}
+	defer s.commitMu.unlock()
 	if err := s.at("before release", ""); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.drainWait())
-	defer cancel()
 	return s.send(ctx, at, Released)
 }
 

@@ -573,10 +573,10 @@ func TestClockGoesBack(t *testing.T) {
 	})
 	r.produce(r.ownerships(0, 100)...)
 	r.wait("100", "SELECT count() FROM {db}.ownership")
-	s.commitMu.Lock()
+	must(t, s.commitMu.lock(t.Context()))
 	back.Store(int64(4 * time.Second))
 	last := s.asked
-	s.commitMu.Unlock()
+	s.commitMu.unlock()
 	r.produce(r.ownerships(100, 200)...)
 	for end := time.Now().Add(20 * time.Second); s.counter(t, "clock_backwards_total") == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -589,9 +589,9 @@ func TestClockGoesBack(t *testing.T) {
 	if limit := last.Add(s.cfg.Lease); until.After(limit) {
 		t.Errorf("the lease ends at %s, the last one before the clock went back at %s", until, limit)
 	}
-	s.commitMu.Lock()
+	must(t, s.commitMu.lock(t.Context()))
 	asked := s.asked
-	s.commitMu.Unlock()
+	s.commitMu.unlock()
 	if asked.Before(last) {
 		t.Errorf("a lease was taken at %s, after one at %s", asked, last)
 	}
@@ -606,7 +606,35 @@ func TestClockGoesBack(t *testing.T) {
 			t.Fatal("no lease is taken when the clock has caught up")
 		}
 	}
+	back.Store(0) // the tables compare with the true time
 	r.produce(r.ownerships(200, 300)...)
 	r.exact(300)
 	must(t, s.stop())
+}
+
+// Kafka is gone: the sink ends all the same, within the time for its rows and its release.
+func TestEndsWithoutKafka(t *testing.T) {
+	for _, idle := range []bool{true, false} {
+		t.Run(fmt.Sprintf("idle=%t", idle), func(t *testing.T) {
+			r := newRig(t)
+			if r.broker.Fake == nil {
+				t.Skip("the broker is not ours to stop")
+			}
+			s := r.start(func(s *Sink) { s.cfg.Lease = 4 * time.Second })
+			r.produce(r.ownerships(0, 100)...)
+			r.wait("100", "SELECT count() FROM {db}.ownership")
+			if !idle {
+				must(t, r.conn.any.Exec(t.Context(), "ALTER TABLE "+r.conn.table("ownership")+" ADD CONSTRAINT closed CHECK tenant = ''"))
+				r.produce(r.ownerships(100, 200)...)
+				time.Sleep(200 * time.Millisecond)
+			}
+			r.broker.Fake.Close()
+			time.Sleep(time.Second)
+			start := time.Now()
+			must(t, s.stop())
+			if took, limit := time.Since(start), 2*s.drainWait()+leaveWait+2*time.Second; took > limit {
+				t.Errorf("Run returned after %s, the limit is %s", took, limit)
+			}
+		})
+	}
 }

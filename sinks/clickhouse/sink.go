@@ -47,7 +47,7 @@ type Sink struct {
 	work   sync.WaitGroup          // writers, keeper, take-overs
 
 	// commitMu makes the look at ClickHouse's clock, the commit behind it and the new lease one step. It is never waited for under mu.
-	commitMu sync.Mutex
+	commitMu semaphore
 	asked    time.Time     // ClickHouse's time when it was asked last; under commitMu
 	wake     chan struct{} // asks the keeper for a commit
 
@@ -68,6 +68,20 @@ type Sink struct {
 	// hook lets tests stand in the middle of the protocol; nil otherwise.
 	hook func(ctx context.Context, at, table string) error
 }
+
+// semaphore is a mutex that can be waited for with a limit.
+type semaphore chan struct{}
+
+func (m semaphore) lock(ctx context.Context) error {
+	select {
+	case m <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (m semaphore) unlock() { <-m }
 
 type topicPartition struct {
 	topic     string
@@ -130,7 +144,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 	}
 	s := &Sink{
 		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
-		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, block: newBlock(), wake: make(chan struct{}, 1),
+		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, block: newBlock(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),
 	}
 	s.clock = deps.Conn.now
 	if deps.Conn.cfg.Cluster != "" {
@@ -245,10 +259,18 @@ func (s *Sink) session(ctx context.Context) error {
 		p.gone = true
 	}
 	s.mu.Unlock()
-	s.client.CloseAllowingRebalance()
 	s.work.Wait()
+	// A Kafka that does not answer must not hold up the way out; the group forgets this member after the session timeout.
+	bound, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
+	s.client.AllowRebalance()
+	_ = s.client.LeaveGroupContext(bound) // the error would not change anything
+	s.client.CloseAllowingRebalance()
 	return err
 }
+
+// leaveWait is how long the sink waits for the group's answer when it leaves.
+const leaveWait = 2 * time.Second
 
 // Ready is nil when what is committed now would reach ClickHouse without delay.
 func (s *Sink) Ready() error {

@@ -153,6 +153,8 @@ func (s *Service) finish(r *http.Request, rec *recorder, q *request, p any, took
 	s.metrics.requestSeconds.WithLabelValues(door).Observe(took.Seconds())
 	level := slog.LevelInfo
 	switch {
+	case r.URL.Path == "/readyz": // asked again and again; what it says is in its answer
+		level = slog.LevelDebug
 	case status >= 500 || aborted:
 		level = slog.LevelWarn
 	case q.door == "":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -236,7 +237,7 @@ func writePage[T any](w http.ResponseWriter, r *http.Request, name string, rows 
 		q.Set("after", next)
 		w.Header().Set("Link", "<"+(&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()+`>; rel="next"`)
 	}
-	if !strings.Contains(r.Header.Get("Accept"), "application/x-ndjson") {
+	if !prefersNDJSON(r.Header.Values("Accept")) {
 		answer := map[string]any{name: rows}
 		if next != "" {
 			answer["next"] = next
@@ -244,7 +245,7 @@ func writePage[T any](w http.ResponseWriter, r *http.Request, name string, rows 
 		WriteJSON(w, http.StatusOK, answer)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Content-Type", ndjson)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	for i := range rows {
@@ -252,4 +253,35 @@ func writePage[T any](w http.ResponseWriter, r *http.Request, name string, rows 
 			return // the client is gone
 		}
 	}
+}
+
+const ndjson = "application/x-ndjson"
+
+// prefersNDJSON reports whether a caller wants NDJSON more than JSON, by the qualities that its header Accept gives them. Where they are
+// equal, JSON is the usual form, unless only NDJSON is named and JSON comes under a wildcard.
+func prefersNDJSON(accept []string) bool {
+	wanted, named := quality(accept, ndjson)
+	usual, usualNamed := quality(accept, "application/json")
+	return wanted > 0 && (wanted > usual || wanted == usual && named > usualNamed)
+}
+
+// quality is what Accept says of a media type (RFC 9110, 12.5.1): the most specific range that holds it decides. specific is 0 where none
+// does, 1 for any type, 2 for any of its kind, 3 for itself.
+func quality(accept []string, mediaType string) (q float64, specific int) {
+	kind, _, _ := strings.Cut(mediaType, "/")
+	ranges := map[string]int{"*/*": 1, kind + "/*": 2, mediaType: 3}
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		got, params, err := mime.ParseMediaType(part)
+		if err != nil || ranges[got] <= specific {
+			continue
+		}
+		given := 1.0
+		if text, ok := params["q"]; ok {
+			if given, err = strconv.ParseFloat(text, 64); err != nil {
+				continue
+			}
+		}
+		q, specific = given, ranges[got]
+	}
+	return q, specific
 }

@@ -181,3 +181,75 @@ func TestNumbersOfOthersLookLikeNumbersThatWereNeverGiven(t *testing.T) {
 		}
 	}
 }
+
+func TestPathsAndMethodsThatV1DoesNotHaveAreProblems(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, nil)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for _, c := range []struct {
+		method, path string
+		status       int
+		allow, code  string
+	}{
+		{"POST", "/v1/batches", 405, "GET, HEAD", "method"},
+		{"DELETE", "/v1/batches/17", 405, "GET, HEAD", "method"},
+		{"PUT", "/v1/batches/17/processed", 405, "GET, HEAD", "method"},
+		{"OPTIONS", "/v1/batches/17/unprocessed", 405, "GET, HEAD", "method"},
+		{"GET", "/v1", 404, "", "not_found"},
+		{"GET", "/v1/", 404, "", "not_found"},
+		{"GET", "/v1/nothing", 404, "", "not_found"},
+		{"POST", "/v1/nothing", 404, "", "not_found"},
+		{"GET", "/v1/batches/", 404, "", "not_found"},
+		{"GET", "/v1/batches/17/", 404, "", "not_found"},
+		{"GET", "/v1/batches/17/items", 404, "", "not_found"},
+		{"GET", "/v1/batches/17/processed/", 404, "", "not_found"},
+	} {
+		status, body, header := do(t, s, c.method, c.path, key, nil)
+		var p struct {
+			Status int
+			Code   string
+		}
+		if err := json.Unmarshal(body, &p); err != nil || header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: %s as %q", c.method, c.path, body, header.Get("Content-Type"))
+		}
+		if status != c.status || p.Status != c.status || p.Code != c.code || header.Get("Allow") != c.allow {
+			t.Errorf("%s %s: %d, Allow %q: %s", c.method, c.path, status, header.Get("Allow"), body)
+		}
+	}
+}
+
+func TestNDJSONIsChosenByItsQuality(t *testing.T) {
+	w := newWorld(t)
+	w.sink(t)
+	s := w.start(t, nil)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for accept, want := range map[string]bool{
+		"":                                       false,
+		"*/*":                                    false,
+		"text/html":                              false,
+		"application/*":                          false,
+		"application/x-ndjson":                   true,
+		"Application/X-NDJSON":                   true,
+		"application/x-ndjson, */*":              true,
+		"application/x-ndjson;q=0":               false,
+		"application/x-ndjson;q=0, */*":          false,
+		"application/x-ndjson;q=nonsense":        false,
+		"application/json, application/x-ndjson": false,
+		"application/json, application/x-ndjson;q=0.5":   false,
+		"application/json;q=0.5, application/x-ndjson":   true,
+		"application/json;q=0.5,application/*;q=0.8":     true,
+		"application/x-ndjson;q=0.5, */*;q=0.1":          true,
+		"application/x-ndjson;q=0.1, application/*;q=.5": false,
+	} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+"/v1/batches", nil)
+		check(t, err)
+		req.Header.Set("X-Api-Key", key)
+		req.Header.Set("Accept", accept)
+		res, err := http.DefaultClient.Do(req)
+		check(t, err)
+		check(t, res.Body.Close())
+		if got := res.Header.Get("Content-Type") == "application/x-ndjson"; got != want || res.StatusCode != 200 {
+			t.Errorf("%q: %d as %s", accept, res.StatusCode, res.Header.Get("Content-Type"))
+		}
+	}
+}

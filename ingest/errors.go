@@ -15,6 +15,7 @@ const (
 	CodeUnauthenticated Code = "unauthenticated" // 401: no key, a wrong one, or a disabled one
 	CodeForbidden       Code = "forbidden"       // 403: the key does not open this API, or not from this address
 	CodeNotFound        Code = "not_found"       // 404
+	CodeMethod          Code = "method"          // 405: the path is known, with other methods (header Allow)
 	CodeTooLarge        Code = "too_large"       // 413: body, number of items, or one item (Index)
 	CodeUnsupported     Code = "unsupported"     // 415: media type or content encoding
 	CodeRateLimited     Code = "rate_limited"    // 429: the key's requests a second
@@ -28,6 +29,7 @@ var statuses = map[Code]int{
 	CodeUnauthenticated: http.StatusUnauthorized,
 	CodeForbidden:       http.StatusForbidden,
 	CodeNotFound:        http.StatusNotFound,
+	CodeMethod:          http.StatusMethodNotAllowed,
 	CodeTooLarge:        http.StatusRequestEntityTooLarge,
 	CodeUnsupported:     http.StatusUnsupportedMediaType,
 	CodeRateLimited:     http.StatusTooManyRequests,

@@ -238,6 +238,31 @@ func (s *Service) routes() {
 	s.mux.HandleFunc("GET /v1/batches/{number}", s.getBatch)
 	s.mux.HandleFunc("GET /v1/batches/{number}/processed", s.getProcessed)
 	s.mux.HandleFunc("GET /v1/batches/{number}/unprocessed", s.getUnprocessed)
+	for _, rest := range v1Rest {
+		s.mux.HandleFunc(rest, s.unknown)
+	}
+}
+
+// v1Rest are the patterns of what is below /v1 and nothing else serves.
+var v1Rest = []string{"/v1", "/v1/"}
+
+// unknown answers for paths below /v1 that are not there, and for methods that a path does not have.
+func (s *Service) unknown(w http.ResponseWriter, r *http.Request) {
+	noteDoor(r, DoorV1)
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := *r
+		other.Method = method
+		if _, pattern := s.mux.Handler(&other); !slices.Contains(v1Rest, pattern) {
+			allowed = append(allowed, method)
+		}
+	}
+	e := NewError(CodeNotFound, "there is no such path")
+	if allowed != nil {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		e = NewError(CodeMethod, "the path does not have the method "+r.Method)
+	}
+	s.problemOf(w, r, s.refuse(e))
 }
 
 // readyz names everything that is not ready, one a line.

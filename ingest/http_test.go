@@ -63,7 +63,7 @@ func TestLimitsOfARequest(t *testing.T) {
 		{name: "gzip cut short", body: gzipped(t, list(100))[:40], headers: "Content-Encoding: gzip", status: 400},
 		{name: "another encoding", body: list(1), headers: "Content-Encoding: br", status: 415},
 		{name: "an item of almost 1 MiB", body: item(1<<20 - 200), status: 200},
-		{name: "an item over 1 MiB", body: item(1 << 20), status: 413, text: `"index":1`},
+		{name: "an item over 1 MiB", body: item(1 << 20), status: 413, text: `"the item has more than 1048576 bytes when encoded","code":"too_large","index":1`},
 		{name: "deep", body: bytes.Repeat([]byte("["), ingest.MaxDepth+1), status: 400},
 		{name: "long headers", body: list(1), headers: "X-Long: " + strings.Repeat("x", 70<<10), status: 431},
 		{name: "headers just below the limit", body: list(1), headers: "X-Long: " + strings.Repeat("x", 60<<10), status: 200},

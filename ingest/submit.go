@@ -245,7 +245,7 @@ func (e *encoding) item(i int) error {
 		extra += len(h.Key) + len(h.Value)
 	}
 	if len(e.buf)-start > schemas.MaxItemBytes || extra > maxRecordExtra {
-		return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("item %d has more than %d bytes when encoded", i, schemas.MaxItemBytes), Index: i, Cause: "item_size"}
+		return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the item has more than %d bytes when encoded", schemas.MaxItemBytes), Index: i, Cause: "item_size"}
 	}
 	e.ends = append(e.ends, len(e.buf))
 	e.records = append(e.records, r)

@@ -19,7 +19,7 @@
 //	what                                     here                                                        why
 //	Content-Type                             is not looked at, the body is read as JSON                  real clients misspell it
 //	a no-break space between tokens, a BOM   are skipped                                                 the published samples begin with one
-//	failed calls                             HTTP 200, the exception in status.code                      clients lose the text otherwise
+//	failed calls, unknown methods            HTTP 200, the exception in status.code                      clients lose the text otherwise
 //	names of exceptions                      ours, but for NotFoundAPIValueException and                 no other name is published
 //	                                         ReferredByAnotherParticipantException
 //	a row with several defects               shows the first; all are in /v1/batches/{n}/unprocessed     the published form has one

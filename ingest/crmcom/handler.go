@@ -31,7 +31,7 @@ type Adapter struct{ svc Service }
 // New makes the adapter.
 func New(svc Service) *Adapter { return &Adapter{svc} }
 
-// Register adds the routes. Everything below [Base] belongs to the adapter, so that an unknown method is answered as JSON too.
+// Register adds the routes. Everything below [Base] belongs to the adapter, so that an unknown method is answered as any other failed call is.
 func (a *Adapter) Register(mux *http.ServeMux) {
 	handle := func(path string, serve func(r *http.Request) (answer, error)) {
 		h := func(w http.ResponseWriter, r *http.Request) {
@@ -52,7 +52,7 @@ func (a *Adapter) Register(mux *http.ServeMux) {
 		handle("customer_events/bulk/"+k.path+"/create", func(r *http.Request) (answer, error) { return a.create(r, k) })
 	}
 	mux.HandleFunc(Base, func(w http.ResponseWriter, r *http.Request) {
-		answer{status: http.StatusNotFound, body: formatFailure(&failure{unknownCall, fmt.Sprintf("%s %s Is Not a Web API Method.", r.Method, r.URL.Path)})}.write(w)
+		answer{body: formatFailure(&failure{unknownCall, fmt.Sprintf("%s %s Is Not a Web API Method.", r.Method, r.URL.Path)})}.write(w)
 	})
 }
 

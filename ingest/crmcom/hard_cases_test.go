@@ -229,7 +229,7 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-// TestTroubles has answers with an HTTP status of their own.
+// TestTroubles has answers that the rows do not decide, many with an HTTP status of their own.
 func TestTroubles(t *testing.T) {
 	tests := []struct {
 		name       string
@@ -246,8 +246,9 @@ func TestTroubles(t *testing.T) {
 		{name: "too large", core: core{refuse: &ingest.Error{Code: ingest.CodeTooLarge, Index: 3}}, status: 413, code: "RequestTooLargeException"},
 		{name: "too many", core: core{refuse: &ingest.Error{Code: ingest.CodeRateLimited, Index: -1, RetryAfter: time.Second}}, status: 429, code: "TooManyRequestsException", retryAfter: "1"},
 		{name: "our fault", core: core{refuse: ingest.NewError(ingest.CodeInternal, "internal error")}, status: 500, code: "InternalErrorException"},
-		{name: "unknown method", path: Base + "customer_events/bulk/nonsense/create", status: 404, code: "UnknownMethodException"},
-		{name: "GET", method: "GET", status: 404, code: "UnknownMethodException"},
+		{name: "unknown method", path: Base + "customer_events/bulk/nonsense/create", status: 200, code: "UnknownMethodException"},
+		{name: "another method", path: Base + "nonsense", status: 200, code: "UnknownMethodException"},
+		{name: "GET", method: "GET", status: 200, code: "UnknownMethodException"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

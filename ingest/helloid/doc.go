@@ -32,6 +32,7 @@
 //	another charset than UTF-8
 //	TimeOfApproval and Source of a         are null in the answer                                        a removed record knows nothing more
 //	record that went to 0
+//	a wrong method on a known path         405 with Allow, in the form of the error result               not published
 //	a GET right after a write              waits for the write to be readable, then 503 + Retry-After    never an older answer
 //	NaN, Infinity, octal and hexadecimal   are malformed                                                 none of the members takes them
 //	numbers, constructors

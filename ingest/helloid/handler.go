@@ -62,11 +62,33 @@ func (a *Adapter) Register(mux *http.ServeMux) {
 	handle("POST "+Base+"/batch", a.post(parseBatch, "application/json"))
 	handle("POST "+Base+"/csv", a.post(parseCSV, "text/csv"))
 	handle("GET "+Base+"/{sku}", a.get)
-	unknown := func(w http.ResponseWriter, r *http.Request) {
-		refusal(w, r, ingest.NewError(ingest.CodeNotFound, "There is no operation "+r.Method+" "+r.URL.Path)).write(w)
+	for _, pattern := range []string{
+		Base, Base + "/", "GET " + Base + "/batch", "GET " + Base + "/batch/{$}", "GET " + Base + "/csv", "GET " + Base + "/csv/{$}",
+	} {
+		mux.HandleFunc(pattern, unknown)
 	}
-	mux.HandleFunc(Base, unknown)
-	mux.HandleFunc(Base+"/", unknown)
+}
+
+// unknown answers for what no operation is: 405 where the path has other methods, 404 where there is nothing.
+func unknown(w http.ResponseWriter, r *http.Request) {
+	e := ingest.NewError(ingest.CodeNotFound, "There is no operation "+r.Method+" "+r.URL.Path)
+	if allowed := methodsOf(r.URL.EscapedPath()); allowed != "" {
+		w.Header().Set("Allow", allowed)
+		e.Code = ingest.CodeMethod
+	}
+	refusal(w, r, e).write(w)
+}
+
+// methodsOf lists the methods of a path below [Base]; empty: there is no such path.
+func methodsOf(path string) string {
+	rest, _ := strings.CutPrefix(path, Base)
+	switch rest = strings.TrimSuffix(strings.TrimPrefix(rest, "/"), "/"); {
+	case rest == "", rest == "batch", rest == "csv":
+		return "POST"
+	case !strings.Contains(rest, "/"):
+		return "GET, HEAD"
+	}
+	return ""
 }
 
 // answer is what goes back.

@@ -288,6 +288,7 @@ func TestTroubles(t *testing.T) {
 		want       string
 		retryAfter string
 		location   string
+		allow      string
 	}{
 		{name: "pending", core: core{pending: 1}, status: 202, location: "/v1/batches/17", want: `{"resultCode":202,"resultMsg":"The request was accepted and is being processed; do not send it again. Its outcomes will be found at /v1/batches/17"}`},
 		{name: "internal error", core: core{fail: map[int]bool{1: true}}, status: 500, location: "/v1/batches/17",
@@ -301,7 +302,13 @@ func TestTroubles(t *testing.T) {
 		{name: "a reserved word", method: "GET", path: "/CSV", status: 404, want: `{"resultCode":404,"resultMsg":"CSV is no SKU: the word is reserved"}`},
 		{name: "the sink lags", core: core{sink: busy}, method: "GET", path: "/app", status: 503, retryAfter: "1", want: `{"resultCode":503,"resultMsg":"later"}`},
 		{name: "no ClickHouse", core: core{reports: errors.New("secret")}, method: "GET", path: "/app", status: 503, retryAfter: "1", want: `{"resultCode":503,"resultMsg":"The ownership cannot be read at the moment"}`},
-		{name: "no such operation", method: "DELETE", path: "/app", status: 404, want: `{"resultCode":404,"resultMsg":"There is no operation DELETE /api/v1/productownership/app"}`},
+		{name: "another method of a SKU", method: "DELETE", path: "/app", status: 405, allow: "GET, HEAD", want: `{"resultCode":405,"resultMsg":"There is no operation DELETE /api/v1/productownership/app"}`},
+		{name: "the same, with a slash", method: "PUT", path: "/a%2Fb/", status: 405, allow: "GET, HEAD", want: `{"resultCode":405,"resultMsg":"There is no operation PUT /api/v1/productownership/a/b/"}`},
+		{name: "another method of single", method: "PUT", path: "/", status: 405, allow: "POST", want: `{"resultCode":405,"resultMsg":"There is no operation PUT /api/v1/productownership/"}`},
+		{name: "the same, without a slash", method: "GET", path: "", status: 405, allow: "POST", want: `{"resultCode":405,"resultMsg":"There is no operation GET /api/v1/productownership"}`},
+		{name: "another method of batch", method: "GET", path: "/batch/", status: 405, allow: "POST", want: `{"resultCode":405,"resultMsg":"There is no operation GET /api/v1/productownership/batch/"}`},
+		{name: "another method of csv", method: "GET", path: "/csv", status: 405, allow: "POST", want: `{"resultCode":405,"resultMsg":"There is no operation GET /api/v1/productownership/csv"}`},
+		{name: "no such path", method: "GET", path: "/app/more", status: 404, want: `{"resultCode":404,"resultMsg":"There is no operation GET /api/v1/productownership/app/more"}`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -316,7 +323,7 @@ func TestTroubles(t *testing.T) {
 			if diff := cmp.Diff(test.want, w.Body.String()); diff != "" || w.Code != test.status {
 				t.Errorf("status %d, answer (-want +got):\n%s", w.Code, diff)
 			}
-			if w.Header().Get("Retry-After") != test.retryAfter || w.Header().Get("Location") != test.location {
+			if w.Header().Get("Allow") != test.allow || w.Header().Get("Retry-After") != test.retryAfter || w.Header().Get("Location") != test.location {
 				t.Errorf("headers %v", w.Header())
 			}
 		})

@@ -342,6 +342,7 @@ type silencer struct {
 	addr  string
 	mu    sync.Mutex
 	muted []*atomic.Bool // of each connection
+	deaf  atomic.Bool    // new connections are silent too
 }
 
 // silence makes the connections that are open now carry nothing any more; neither end hears of it.
@@ -392,6 +393,7 @@ func startProxy(t testing.TB, addr string) *silencer {
 				}
 				defer server.Close()
 				muted := new(atomic.Bool)
+				muted.Store(p.deaf.Load())
 				p.mu.Lock()
 				p.muted = append(p.muted, muted)
 				p.mu.Unlock()

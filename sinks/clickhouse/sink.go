@@ -260,12 +260,22 @@ func (s *Sink) session(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.work.Wait()
-	// A Kafka that does not answer must not hold up the way out; the group forgets this member after the session timeout.
-	bound, cancel := context.WithTimeout(context.Background(), leaveWait)
-	defer cancel()
-	s.client.AllowRebalance()
-	_ = s.client.LeaveGroupContext(bound) // the error would not change anything
-	s.client.CloseAllowingRebalance()
+	// A Kafka that does not answer must not hold up the way out; the group forgets this member after the session timeout. A session that
+	// is followed by another waits for the last callback of its client.
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.client.CloseAllowingRebalance()
+	}()
+	var late <-chan time.Time
+	if !errors.Is(err, errExpelled) {
+		late = time.After(leaveWait)
+	}
+	select {
+	case <-closed:
+	case <-late:
+		s.log.Warn("sink could not leave its group in good order")
+	}
 	return err
 }
 

@@ -193,9 +193,16 @@ func (d *dest) write(e *entry) error {
 		s.pauseAll(d)
 		s.changed.Broadcast()
 		s.mu.Unlock()
+		// Not before this is known may the rows be sent again: a question that fails is asked until it is answered.
 		there, rerr := d.resolve(e.fill, id, limit, result)
-		if rerr != nil {
-			return errors.Join(err, rerr)
+		for rerr != nil {
+			s.log.Warn("outcome of an insert is still unknown, asking again", "table", d.spec.name, "rows", rows, "error", rerr)
+			select {
+			case <-s.ctx.Done():
+				return errors.Join(err, rerr)
+			case <-time.After(200 * time.Millisecond):
+			}
+			there, rerr = d.resolve(e.fill, id, limit, result)
 		}
 		if there {
 			s.met.inserted(d.spec.name, rows, time.Since(start))

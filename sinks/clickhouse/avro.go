@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
-	"math/bits"
 	"strings"
 	"time"
 
-	"github.com/ClickHouse/ch-go/proto"
 	"github.com/twmb/avro"
 
 	"github.com/counterfoil/counterfoil/schemas"
@@ -34,18 +31,6 @@ const (
 var sqlTypes = map[leafKind]string{
 	leafString: "String", leafBool: "Bool", leafInt32: "Int32", leafInt64: "Int64", leafFloat64: "Float64",
 	leafMillis: "DateTime64(3, 'UTC')", leafDate: "Date32", leafDecimal: "Decimal(38, 10)",
-}
-
-// sqlType is the type of a leaf's column.
-func sqlType(kind leafKind, nullable, list bool) string {
-	typ := sqlTypes[kind]
-	if nullable {
-		typ = "Nullable(" + typ + ")"
-	}
-	if list {
-		typ = "Array(" + typ + ")"
-	}
-	return typ
 }
 
 // binding ties a path of Avro members to a column. A path that crosses an array fills an Array column.
@@ -473,19 +458,9 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 			}, nil
 		}
 	case *col[int32]:
-		if n.Type != "int" {
-			break
+		if n.Type == "int" {
+			return func(d *decoder) { c.put(int32(d.long())) }, nil
 		}
-		if b.kind == leafDate {
-			return func(d *decoder) {
-				v := d.long() // days since 1970, which Date32 is too
-				if v < minDay || v >= maxDay {
-					d.fail(errRange)
-				}
-				c.put(int32(v))
-			}, nil
-		}
-		return func(d *decoder) { c.put(int32(d.long())) }, nil
 	case *col[int64]:
 		if n.Type != "int" && n.Type != "long" {
 			break
@@ -524,7 +499,17 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 				}
 			}, nil
 		}
-	case *col[proto.Decimal128]:
+	case *col[time.Time]:
+		if n.Type == "int" {
+			return func(d *decoder) {
+				v := d.long()
+				if v < minDay || v >= maxDay {
+					d.fail(errRange)
+				}
+				c.put(time.Unix(v*86400, 0).UTC())
+			}, nil
+		}
+	case *col[schemas.Decimal]:
 		size := int64(-1)
 		switch n.Type {
 		case "fixed":
@@ -544,42 +529,15 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 			if d.err != nil {
 				return
 			}
-			v, ok := decimal128(b, scale)
-			if !ok {
+			v := schemas.DecimalFromBytes(b, scale)
+			// Eight bytes are 19 digits: at our own scale they always fit.
+			if (len(b) > 8 || scale != schemas.DecimalScale) && !schemas.FitsDecimal(v) {
 				d.fail(errors.New("a decimal in it has too many digits"))
 			}
 			c.put(v)
 		}, nil
 	}
 	return nil, fmt.Errorf("an Avro %s does not fit the column", n.Type)
-}
-
-// decimal128 is the value of Avro's decimal bytes at our own scale, if it has one of at most 38 digits.
-func decimal128(b []byte, scale int32) (v proto.Decimal128, ok bool) {
-	if len(b) <= 8 && scale == schemas.DecimalScale { // 19 digits, which always fit
-		var n int64
-		if len(b) > 0 {
-			n = int64(int8(b[0]))
-			for _, c := range b[1:] {
-				n = n<<8 | int64(c)
-			}
-		}
-		return proto.Decimal128{Low: uint64(n), High: uint64(n >> 63)}, true
-	}
-	d := schemas.DecimalFromBytes(b, scale)
-	if !schemas.FitsDecimal(d) {
-		return v, false
-	}
-	n := d.Shift(schemas.DecimalScale).BigInt()
-	var raw [16]byte
-	new(big.Int).Abs(n).FillBytes(raw[:])
-	v = proto.Decimal128{Low: binary.BigEndian.Uint64(raw[8:]), High: binary.BigEndian.Uint64(raw[:8])}
-	if n.Sign() < 0 { // two's complement
-		var carry uint64
-		v.Low, carry = bits.Add64(^v.Low, 1, 0)
-		v.High = ^v.High + carry
-	}
-	return v, true
 }
 
 // skip compiles passing over a node.

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -67,24 +66,15 @@ func benchSink(b *testing.B, rows int, topic, table string, value func(r *rig, n
 	for b.Loop() {
 		r.rewind()
 		must(b, r.conn.any.Exec(b.Context(), "TRUNCATE TABLE "+r.conn.table(table)))
-		start, before := time.Now(), cpuTime(b)
+		start := time.Now()
 		s := r.start(func(s *Sink) {
 			s.cfg.FlushRows, s.cfg.FlushInterval, s.cfg.Lease, s.cfg.Session = 100_000, time.Second, 10*time.Second, 10*time.Second
 		})
 		r.waitLong(5*time.Minute, strconv.Itoa(rows), count)
 		took := time.Since(start)
 		b.ReportMetric(float64(rows)/took.Seconds(), "rows/s")
-		b.ReportMetric((cpuTime(b)-before).Seconds()/float64(rows)*1e6, "cpu-s/Mrows")
 		must(b, s.stop())
 	}
-}
-
-// cpuTime is what this process has used of the processors: the sink, and the broker that it reads from. It says more than the clock where
-// others are busy.
-func cpuTime(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkFill measures the decoder and the column filler alone.

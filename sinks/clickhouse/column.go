@@ -1,11 +1,13 @@
 package clickhouse
 
 import (
-	"encoding/binary"
 	"slices"
+	"time"
 	"unsafe"
 
-	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // column is one column of a block under construction. Values are appended while an Avro value is walked: put (on the concrete type), in a
@@ -15,43 +17,34 @@ import (
 // and it takes no memory until a later row has a value. Most members of a customer event are of another kind, so that most columns of its
 // table stay empty.
 type column interface {
-	null()               // appends NULL to a list, or the type's zero where the column is not Nullable
-	close()              // ends the row of an Array column
-	isList() bool        //
-	used() bool          // some row has a value
-	settle(rows int)     // appends what rows without a value have
-	truncate(rows int)   // drops everything beyond the first rows, half-written rows included
-	keep(mask []bool)    // drops the rows whose mask is false
-	write(*proto.Writer) // hands the column's bytes over as ClickHouse's native format has them; after settle
+	null()                         // appends NULL to a list, or the type's zero where the column is not Nullable
+	close()                        // ends the row of an Array column
+	isList() bool                  //
+	used() bool                    // some row has a value
+	settle(rows int)               // appends what rows without a value have
+	truncate(rows int)             // drops everything beyond the first rows, half-written rows included
+	keep(mask []bool)              // drops the rows whose mask is false
+	reset()                        //
+	send(driver.BatchColumn) error // after settle
 }
 
-// col is the only implementation. Its memory is reused from block to block, lies as it goes out, and has no pointers in it for the garbage
-// collector to follow.
+// col is the only implementation. T is what clickhouse-go takes without conversion: string, bool, int32, int64 (also milliseconds of a
+// DateTime64(3)), float64, time.Time (of a Date32), uint8 and decimal. Its slices are reused from block to block.
 type col[T any] struct {
-	rows     *int     // whole rows of the block: a value that is put belongs to the one behind them
-	vals     store[T] // of the rows up to the last that has a value
-	nulls    []bool   // parallel to vals, where nullable
+	rows     *int   // whole rows of the block: a value that is put belongs to the one behind them
+	vals     []T    // of the rows up to the last that has a value
+	nulls    []bool // parallel to vals, where nullable
 	nullable bool
 	list     bool
-	ends     []uint64 // of an Array column: the end of each row in vals
-}
-
-// store is a growing list of values.
-type store[T any] interface {
-	count() int
-	put(T)
-	at(i int) T
-	zeros(n int)              // appends n zeros
-	move(to, from, count int) // moves values towards the front; whoever compacts goes from front to back
-	truncate(n int)
-	write(*proto.Writer)
+	ends     []int // of an Array column: the end of each row in vals
+	ptrs     []*T  // what send hands to the driver for a Nullable
 }
 
 func (c *col[T]) put(v T) {
-	if !c.list && c.vals.count() < *c.rows {
+	if !c.list && len(c.vals) < *c.rows {
 		c.settle(*c.rows)
 	}
-	c.vals.put(v)
+	c.vals = append(c.vals, v)
 	if c.nullable {
 		c.nulls = append(c.nulls, false)
 	}
@@ -59,14 +52,15 @@ func (c *col[T]) put(v T) {
 
 // at is the value of a row; zero where none was put.
 func (c *col[T]) at(row int) (v T) {
-	if row < c.vals.count() {
-		v = c.vals.at(row)
+	if row < len(c.vals) {
+		v = c.vals[row]
 	}
 	return v
 }
 
 func (c *col[T]) null() {
-	c.vals.zeros(1)
+	var zero T
+	c.vals = append(c.vals, zero)
 	if c.nullable {
 		c.nulls = append(c.nulls, true)
 	}
@@ -76,24 +70,26 @@ func (c *col[T]) close() {
 	if len(c.ends) < *c.rows {
 		c.settleEnds(*c.rows)
 	}
-	c.ends = append(c.ends, uint64(c.vals.count()))
+	c.ends = append(c.ends, len(c.vals))
 }
 
 func (c *col[T]) isList() bool { return c.list }
-func (c *col[T]) used() bool   { return c.vals.count() > 0 }
+func (c *col[T]) used() bool   { return len(c.vals) > 0 }
 
 func (c *col[T]) settle(rows int) {
 	if c.list {
 		c.settleEnds(rows)
 		return
 	}
-	from := c.vals.count()
-	if rows <= from {
+	n := rows - len(c.vals)
+	if n <= 0 {
 		return
 	}
-	c.vals.zeros(rows - from)
+	from := len(c.vals)
+	c.vals = slices.Grow(c.vals, n)[:rows]
+	clear(c.vals[from:])
 	if c.nullable {
-		c.nulls = slices.Grow(c.nulls, rows-from)[:rows]
+		c.nulls = slices.Grow(c.nulls, n)[:rows]
 		for i := from; i < rows; i++ {
 			c.nulls[i] = true
 		}
@@ -102,7 +98,7 @@ func (c *col[T]) settle(rows int) {
 
 // settleEnds gives rows without a list an empty one.
 func (c *col[T]) settleEnds(rows int) {
-	end := uint64(0)
+	end := 0
 	if len(c.ends) > 0 {
 		end = c.ends[len(c.ends)-1]
 	}
@@ -116,11 +112,11 @@ func (c *col[T]) truncate(rows int) {
 		c.ends = c.ends[:min(rows, len(c.ends))]
 		rows = 0
 		if len(c.ends) > 0 {
-			rows = int(c.ends[len(c.ends)-1])
+			rows = c.ends[len(c.ends)-1]
 		}
 	}
-	rows = min(rows, c.vals.count())
-	c.vals.truncate(rows)
+	rows = min(rows, len(c.vals))
+	c.vals = c.vals[:rows]
 	if c.nullable {
 		c.nulls = c.nulls[:rows]
 	}
@@ -136,16 +132,16 @@ func (c *col[T]) keep(mask []bool) {
 	for row, kept := range mask {
 		to := row + 1
 		if c.list {
-			to = int(c.ends[row])
+			to = c.ends[row]
 		}
 		if kept {
-			c.vals.move(vals, from, to-from)
+			copy(c.vals[vals:], c.vals[from:to])
 			if c.nullable {
 				copy(c.nulls[vals:], c.nulls[from:to])
 			}
 			vals += to - from
 			if c.list {
-				c.ends[rows] = uint64(vals)
+				c.ends[rows] = vals
 			}
 			rows++
 		}
@@ -154,134 +150,73 @@ func (c *col[T]) keep(mask []bool) {
 	c.truncate(rows)
 }
 
-func (c *col[T]) write(w *proto.Writer) {
-	if c.list {
-		proto.ColUInt64(c.ends).WriteColumn(w)
-	}
+// reset also clears what it held, because strings alias the memory of the records that they came from.
+func (c *col[T]) reset() {
+	clear(c.vals)
+	clear(c.ptrs)
+	c.truncate(0)
+}
+
+func (c *col[T]) send(to driver.BatchColumn) error {
 	if c.nullable {
-		proto.ColBool(c.nulls).WriteColumn(w)
+		c.ptrs = slices.Grow(c.ptrs[:0], len(c.vals))
+		for i := range c.vals {
+			if c.nulls[i] {
+				c.ptrs = append(c.ptrs, nil)
+			} else {
+				c.ptrs = append(c.ptrs, &c.vals[i])
+			}
+		}
 	}
-	c.vals.write(w)
-}
-
-// fixed are values of one size; native makes a column of them that can be written.
-type fixed[T any] struct {
-	vals   []T
-	native func([]T) proto.ColInput
-}
-
-func (f *fixed[T]) count() int               { return len(f.vals) }
-func (f *fixed[T]) put(v T)                  { f.vals = append(f.vals, v) }
-func (f *fixed[T]) at(i int) T               { return f.vals[i] }
-func (f *fixed[T]) move(to, from, count int) { copy(f.vals[to:], f.vals[from:from+count]) }
-func (f *fixed[T]) truncate(n int)           { f.vals = f.vals[:n] }
-func (f *fixed[T]) write(w *proto.Writer)    { f.native(f.vals).WriteColumn(w) }
-
-func (f *fixed[T]) zeros(n int) {
-	from := len(f.vals)
-	f.vals = slices.Grow(f.vals, n)[:from+n]
-	clear(f.vals[from:])
-}
-
-// text are strings in one piece of memory, each behind its length.
-type text struct {
-	buf  []byte
-	ends []int // of each string in buf
-}
-
-func (t *text) count() int { return len(t.ends) }
-
-func (t *text) put(v string) {
-	t.buf = append(binary.AppendUvarint(t.buf, uint64(len(v))), v...)
-	t.ends = append(t.ends, len(t.buf))
-}
-
-// start is where a string's length lies.
-func (t *text) start(i int) int {
-	if i == 0 {
-		return 0
-	}
-	return t.ends[i-1]
-}
-
-func (t *text) at(i int) string {
-	size, n := binary.Uvarint(t.buf[t.start(i):])
-	from := t.start(i) + n
-	return string(t.buf[from : from+int(size)])
-}
-
-func (t *text) zeros(n int) {
-	for range n {
-		t.buf = append(t.buf, 0)
-		t.ends = append(t.ends, len(t.buf))
+	switch {
+	case c.list && c.nullable:
+		return sendLists(to, c.ptrs, c.ends)
+	case c.list:
+		return sendLists(to, c.vals, c.ends)
+	case c.nullable:
+		return to.Append(c.ptrs)
+	default:
+		return to.Append(c.vals)
 	}
 }
 
-func (t *text) move(to, from, count int) {
-	at, start := t.start(to), t.start(from)
-	for i := range count { // in order: start and ends behind are read before they are overwritten
-		end := t.ends[from+i]
-		at += copy(t.buf[at:], t.buf[start:end])
-		t.ends[to+i], start = at, end
+// sendLists goes row by row: the driver's Append of a slice of slices takes each through reflection.
+func sendLists[T any](to driver.BatchColumn, vals []T, ends []int) error {
+	var empty any = []T{}
+	start := 0
+	for _, end := range ends {
+		row := empty
+		if end > start {
+			row = vals[start:end:end]
+		}
+		if err := to.AppendRow(row); err != nil {
+			return err
+		}
+		start = end
 	}
-}
-
-func (t *text) truncate(n int) {
-	t.buf = t.buf[:t.start(n)]
-	t.ends = t.ends[:n]
-}
-
-func (t *text) write(w *proto.Writer) {
-	if len(t.buf) > 0 {
-		w.ChainWrite(t.buf)
-	}
-}
-
-// The columns, by what they hold.
-func stringCol(rows *int) *col[string] { return &col[string]{rows: rows, vals: &text{}} }
-func boolCol(rows *int) *col[bool] {
-	return &col[bool]{rows: rows, vals: &fixed[bool]{native: func(v []bool) proto.ColInput { return proto.ColBool(v) }}}
-}
-func uint8Col(rows *int) *col[uint8] {
-	return &col[uint8]{rows: rows, vals: &fixed[uint8]{native: func(v []uint8) proto.ColInput { return proto.ColUInt8(v) }}}
-}
-func int32Col(rows *int) *col[int32] {
-	return &col[int32]{rows: rows, vals: &fixed[int32]{native: func(v []int32) proto.ColInput { return proto.ColInt32(v) }}}
-}
-func int64Col(rows *int) *col[int64] {
-	return &col[int64]{rows: rows, vals: &fixed[int64]{native: func(v []int64) proto.ColInput { return proto.ColInt64(v) }}}
-}
-func float64Col(rows *int) *col[float64] {
-	return &col[float64]{rows: rows, vals: &fixed[float64]{native: func(v []float64) proto.ColInput { return proto.ColFloat64(v) }}}
-}
-func decimalCol(rows *int) *col[proto.Decimal128] {
-	return &col[proto.Decimal128]{rows: rows, vals: &fixed[proto.Decimal128]{native: func(v []proto.Decimal128) proto.ColInput { return proto.ColDecimal128(v) }}}
-}
-
-// shape makes a column nullable or a list.
-func (c *col[T]) shape(nullable, list bool) *col[T] {
-	c.nullable, c.list = nullable, list
-	return c
+	return nil
 }
 
 // newColumn makes the column of one leaf in a block whose rows are counted there.
 func newColumn(rows *int, kind leafKind, nullable, list bool) column {
 	switch kind {
 	case leafString:
-		return stringCol(rows).shape(nullable, list)
+		return &col[string]{rows: rows, nullable: nullable, list: list}
 	case leafBool:
-		return boolCol(rows).shape(nullable, list)
-	case leafInt32, leafDate:
-		return int32Col(rows).shape(nullable, list)
+		return &col[bool]{rows: rows, nullable: nullable, list: list}
+	case leafInt32:
+		return &col[int32]{rows: rows, nullable: nullable, list: list}
 	case leafInt64, leafMillis:
-		return int64Col(rows).shape(nullable, list)
+		return &col[int64]{rows: rows, nullable: nullable, list: list}
 	case leafFloat64:
-		return float64Col(rows).shape(nullable, list)
+		return &col[float64]{rows: rows, nullable: nullable, list: list}
+	case leafDate:
+		return &col[time.Time]{rows: rows, nullable: nullable, list: list}
 	case leafDecimal:
-		return decimalCol(rows).shape(nullable, list)
+		return &col[schemas.Decimal]{rows: rows, nullable: nullable, list: list}
 	}
 	panic("unknown kind of column")
 }
 
-// alias is b as a string without a copy, for as long as b does not change.
+// alias is b as a string without a copy: it lives as long as the record, which the fill outlives never by more than its flush.
 func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

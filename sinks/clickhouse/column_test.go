@@ -3,46 +3,11 @@ package clickhouse
 import (
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
-
-// Strings are moved and cut like any values.
-func TestText(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	for range 300 {
-		var have text
-		var want []string
-		for range rng.IntN(40) {
-			v := strings.Repeat(string(rune('a'+rng.IntN(26))), rng.IntN(3)*rng.IntN(100))
-			have.put(v)
-			want = append(want, v)
-		}
-		to, kept := 0, want[:0]
-		for from := 0; from < len(want); {
-			n := min(1+rng.IntN(3), len(want)-from)
-			if rng.IntN(2) == 0 {
-				have.move(to, from, n)
-				kept = append(kept, want[from:from+n]...)
-				to += n
-			}
-			from += n
-		}
-		have.truncate(to)
-		have.zeros(2)
-		want = append(kept, "", "")
-		got := make([]string, have.count())
-		for i := range got {
-			got[i] = have.at(i)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Fatalf("(-want +got):\n%s", diff)
-		}
-	}
-}
 
 // Whatever rows have values, are cut off half-written, are dropped or are dropped from the middle: a column has what a list of rows has in
 // which each row is written out.
@@ -55,7 +20,7 @@ func TestColumnsAgreeWithRows(t *testing.T) {
 			rng := rand.New(rand.NewPCG(7, 8))
 			for range 200 {
 				count := 0
-				c := int64Col(&count).shape(shape.nullable, shape.list)
+				c := &col[int64]{rows: &count, nullable: shape.nullable, list: shape.list}
 				var model [][]int64 // of each row; a scalar is a list of one, null is -1
 				write := func() []int64 {
 					switch {
@@ -107,7 +72,7 @@ func TestColumnsAgreeWithRows(t *testing.T) {
 						count = len(model)
 					case 3:
 						if rng.IntN(4) == 0 {
-							c.truncate(0)
+							c.reset()
 							count, model = 0, nil
 						}
 					default:
@@ -131,14 +96,14 @@ func TestColumnsAgreeWithRows(t *testing.T) {
 				for i := range count {
 					end := i + 1
 					if shape.list {
-						end = int(c.ends[i])
+						end = c.ends[i]
 					}
 					var row []int64
 					for j := start; j < end; j++ {
 						if shape.nullable && c.nulls[j] {
 							row = append(row, -1)
 						} else {
-							row = append(row, c.vals.at(j))
+							row = append(row, c.vals[j])
 						}
 					}
 					got = append(got, row)

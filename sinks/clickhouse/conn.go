@@ -129,16 +129,15 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 		// Compression between two processes of one machine only costs.
 		o.Compression = nil
 	}
-	dialer := &net.Dialer{Timeout: o.DialTimeout, KeepAliveConfig: keepAlive}
-	o.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
-		if o.TLS != nil {
-			return (&tls.Dialer{NetDialer: dialer, Config: o.TLS}).DialContext(ctx, "tcp", addr)
+	if !c.TLS {
+		o.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
+			dialer := net.Dialer{Timeout: o.DialTimeout, KeepAliveConfig: keepAlive}
+			conn, err := dialer.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return &politeConn{TCPConn: conn.(*net.TCPConn)}, nil
 		}
-		conn, err := dialer.DialContext(ctx, "tcp", addr)
-		if err != nil {
-			return nil, err
-		}
-		return &politeConn{TCPConn: conn.(*net.TCPConn)}, nil
 	}
 	if c.TLS {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -239,18 +238,6 @@ func (c *Conn) shardOf(topic string, partition int32) int {
 		h = (h ^ uint32(topic[i])) * 16777619
 	}
 	return int((h + uint32(partition)) % uint32(len(c.shards)))
-}
-
-// addrs are the addresses that a shard's rows may go to: any of the configured ones, or the shard's replicas.
-func (c *Conn) addrs(shard int) []string {
-	if c.cfg.Cluster == "" {
-		return c.cfg.Hosts
-	}
-	var addrs []string
-	for _, i := range c.shards[shard] {
-		addrs = append(addrs, c.nodes[i].addr)
-	}
-	return addrs
 }
 
 // onShard runs f with a node of the shard, and with the next replica while f fails to connect.

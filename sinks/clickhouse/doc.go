@@ -7,7 +7,7 @@
 //   - migrate.go, migrations/*.sql: the tables and views, as numbered files ([Conn.Migrate]); epochs.go: which life of a topic is which;
 //   - tables.go: which topic feeds which table and which Avro member fills which column;
 //   - avro.go, column.go, fill.go: from the Avro bytes of a record straight into column slices, by a program that is compiled once for
-//     each writer schema; no row is ever built; wire.go: from the columns to the server, without another copy;
+//     each writer schema; no row is ever built;
 //   - sink.go, insert.go, lease.go, takeover.go: the exactly-once protocol below; metrics.go counts it;
 //   - reports.go: queries for the doors.
 //

@@ -3,11 +3,9 @@ package clickhouse
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/ClickHouse/ch-go/proto"
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -25,7 +23,6 @@ type fill struct {
 	cfg      *SinkConfig
 	writers  Writers
 	names    []string // of cols, in the order of the INSERT
-	types    []string // of cols, in SQL
 	cols     []column
 	bindings []binding
 	programs map[int32]*program // by writer schema id
@@ -47,28 +44,27 @@ type fill struct {
 
 func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 	f := &fill{spec: spec, cfg: cfg, writers: writers, programs: map[int32]*program{}}
-	add := func(name, typ string, c column) {
+	add := func(name string, c column) {
 		f.names = append(f.names, name)
-		f.types = append(f.types, typ)
 		f.cols = append(f.cols, c)
 	}
 	if !spec.state {
 		n := &f.count
-		f.topic, f.epoch, f.partition, f.offset = stringCol(n), int32Col(n), int32Col(n), int64Col(n)
-		add(columnTopic, "String", f.topic)
-		add(columnEpoch, "Int32", f.epoch)
-		add(columnPartition, "Int32", f.partition)
-		add(columnOffset, "Int64", f.offset)
+		f.topic, f.epoch, f.partition, f.offset = &col[string]{rows: n}, &col[int32]{rows: n}, &col[int32]{rows: n}, &col[int64]{rows: n}
+		add(columnTopic, f.topic)
+		add(columnEpoch, f.epoch)
+		add(columnPartition, f.partition)
+		add(columnOffset, f.offset)
 	}
 	if spec.reference {
-		f.tenant, f.deleted = stringCol(&f.count), uint8Col(&f.count)
-		add("tenant", "String", f.tenant)
-		add("is_deleted", "UInt8", f.deleted)
+		f.tenant, f.deleted = &col[string]{rows: &f.count}, &col[uint8]{rows: &f.count}
+		add("tenant", f.tenant)
+		add("is_deleted", f.deleted)
 	}
 	for _, o := range spec.own {
-		c := int64Col(&f.count)
+		c := &col[int64]{rows: &f.count}
 		f.own = append(f.own, c)
-		add(o.name, "Int64", c)
+		add(o.name, c)
 	}
 	reader := newCompiler(spec.schema.Avro())
 	for _, s := range spec.columns {
@@ -81,7 +77,7 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 			f.id = c.(*col[string])
 		}
 		f.bindings = append(f.bindings, binding{path: strings.Split(s.path, "."), kind: kind, col: c, def: def})
-		add(s.name, sqlType(kind, nullable && !s.plain, list), c)
+		add(s.name, c)
 	}
 	var err error
 	if f.ownProg, err = compile(spec.schema.Avro(), f.bindings); err != nil {
@@ -217,7 +213,7 @@ func (f *fill) dropGone() {
 // reset empties the block for reuse.
 func (f *fill) reset() {
 	for _, c := range f.cols {
-		c.truncate(0)
+		c.reset()
 	}
 	clear(f.owners)
 	f.owners = f.owners[:0]
@@ -225,24 +221,25 @@ func (f *fill) reset() {
 	f.bytes = 0
 }
 
-// block is what an INSERT of the rows sends. Columns without any value are left out: the table's default for them is what a row without a
-// value has, and most columns of a wide table are such. In a log table every row has the same write_by.
-func (f *fill) block(limit time.Time) []blockColumn {
-	var block []blockColumn
+// filled are the columns that have a value in some row, and their names.
+func (f *fill) filled() (names []string, cols []column) {
 	for i, c := range f.cols {
 		if c.used() {
-			c.settle(f.rows())
-			block = append(block, blockColumn{f.names[i], f.types[i], c.write})
+			names = append(names, f.names[i])
+			cols = append(cols, c)
 		}
 	}
-	if !f.spec.state {
-		f.wb = slices.Grow(f.wb[:0], f.rows())[:f.rows()]
-		for i := range f.wb {
-			f.wb[i] = limit.UnixMilli()
-		}
-		block = append(block, blockColumn{columnWriteBy, sqlTypes[leafMillis], proto.ColInt64(f.wb).WriteColumn})
+	return names, cols
+}
+
+// writeBy is the column write_by: the same limit for every row.
+func (f *fill) writeBy(limit time.Time) []int64 {
+	f.wb = f.wb[:0]
+	ms := limit.UnixMilli()
+	for range f.rows() {
+		f.wb = append(f.wb, ms)
 	}
-	return block
+	return f.wb
 }
 
 func keyMismatch(message string) error {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
 )
 
@@ -20,7 +20,6 @@ type dest struct {
 	shard  int
 	insert string // the statement, up to the columns
 	free   []*fill
-	wire   *wire // of the writer; nil: none is open
 
 	// Under Sink.mu.
 	queue   []*entry // the head is being inserted
@@ -80,7 +79,6 @@ func (d *dest) advance(next map[*part]int64) {
 // run is the writer: it inserts the queue's entries one after the other until the sink ends.
 func (d *dest) run() {
 	s := d.sink
-	defer d.hangUp()
 	backoff := time.Duration(0)
 	for {
 		s.mu.Lock()
@@ -265,41 +263,50 @@ func (d *dest) queryID() string { return d.queryPrefix() + uuid.NewString() }
 // send makes one INSERT of one block.
 func (d *dest) send(ctx context.Context, f *fill, id string, limit time.Time) (outcome, error) {
 	s := d.sink
-	settings := map[string]string{
-		"async_insert": "0",
+	settings := ch.Settings{
+		"async_insert": 0,
 		// Repeated blocks are our business: ClickHouse's own deduplication forgets.
-		"insert_deduplicate": "0",
+		"insert_deduplicate": 0,
 		// A sender that was stopped in the middle does not hold a successor up for long.
-		"receive_timeout": strconv.Itoa(int((s.cfg.Lease + answerWait) / time.Second)),
+		"receive_timeout": int((s.cfg.Lease + answerWait) / time.Second),
 	}
 	if s.conn.cfg.Cluster != "" {
 		settings["insert_quorum"] = "auto"
 	}
-	block := f.block(limit)
-	names := make([]string, len(block))
-	for i, c := range block {
-		names[i] = c.name
-	}
-	// Every INSERT names its columns, so that an older binary runs on newer tables.
-	sql := d.insert + " (`" + strings.Join(names, "`, `") + "`) VALUES"
+	ctx = ch.Context(ctx, ch.WithQueryID(id), ch.WithSettings(settings))
 	result := nothing
-	w, err := d.begun(ctx, sql, id, settings)
-	if err == nil {
-		err = s.at("before send", d.spec.name)
-	}
-	if err == nil {
-		result = unknown
-		err = w.send(ctx, block, f.rows())
-	}
-	if err == nil {
-		err = s.at("after send", d.spec.name)
-	}
-	if err != nil {
-		d.hangUp()
-		if cause := context.Cause(ctx); cause != nil {
-			err = errors.Join(cause, err)
+	err := s.conn.onShard(d.shard, func(conn driver.Conn) error {
+		// Every INSERT names its columns, so that an older binary runs on newer tables. Those without any value are left out: the table's
+		// default for them is what a row without a value has, and most columns of a wide table are such.
+		names, cols := f.filled()
+		if !d.spec.state {
+			names = append(names, columnWriteBy)
 		}
-	}
+		batch, err := conn.PrepareBatch(ctx, d.insert+" (`"+strings.Join(names, "`, `")+"`)")
+		if err != nil {
+			return err // no row was sent
+		}
+		for i, c := range cols {
+			c.settle(f.rows())
+			if err := c.send(batch.Column(i)); err != nil {
+				return errors.Join(fmt.Errorf("column %s: %w", names[i], err), batch.Abort())
+			}
+		}
+		if !d.spec.state {
+			if err := batch.Column(len(cols)).Append(f.writeBy(limit)); err != nil {
+				return errors.Join(err, batch.Abort())
+			}
+		}
+		if err := s.at("before send", d.spec.name); err != nil {
+			return errors.Join(err, batch.Abort())
+		}
+		result = unknown
+		err = batch.Send()
+		if err == nil {
+			err = s.at("after send", d.spec.name)
+		}
+		return err
+	})
 	var exception *ch.Exception
 	switch {
 	case err == nil:
@@ -311,37 +318,6 @@ func (d *dest) send(ctx context.Context, f *fill, id string, limit time.Time) (o
 		}
 	}
 	return result, fmt.Errorf("insert %d rows into %s: %w", f.rows(), d.spec.name, err)
-}
-
-// begun returns a connection on which the server waits for the block of an INSERT: the one of the last INSERT, or another, where the server
-// has ended that.
-func (d *dest) begun(ctx context.Context, sql, id string, settings map[string]string) (*wire, error) {
-	if d.wire != nil && time.Since(d.wire.used) > wireIdle {
-		d.hangUp()
-	}
-	for {
-		reused := d.wire != nil
-		if !reused {
-			var err error
-			if d.wire, err = d.sink.conn.cfg.dialWire(ctx, d.sink.conn.addrs(d.shard)); err != nil {
-				return nil, err
-			}
-		}
-		err := d.wire.begin(ctx, sql, id, settings)
-		var exception *ch.Exception
-		if err == nil || !reused || ctx.Err() != nil || errors.As(err, &exception) {
-			return d.wire, err
-		}
-		d.hangUp()
-	}
-}
-
-// hangUp ends the writer's connection, if any.
-func (d *dest) hangUp() {
-	if d.wire != nil {
-		d.wire.close()
-		d.wire = nil
-	}
 }
 
 // isLate reports that the table's constraint in_time refused a block.
@@ -371,7 +347,7 @@ func (d *dest) resolve(f *fill, id string, limit time.Time, result outcome) (the
 		return true, nil
 	}
 	last := f.rows() - 1
-	p, offset := f.owners[last], f.offset.at(last)
+	p, offset := f.owners[last], f.offset.vals[last]
 	s.mu.Unlock()
 	has, err := s.ask(s.ctx, d, p.topic, p.epoch, map[int32]int64{p.partition: offset})
 	if err != nil {

@@ -532,7 +532,7 @@ func TestSilentConnection(t *testing.T) {
 		t.Run(fmt.Sprintf("arrived=%t", arrived), func(t *testing.T) {
 			var gate atomic.Int64
 			s := r.start(func(s *Sink) {
-				s.conn = conn
+				s.conn, s.clock = conn, conn.now
 				s.hook = func(_ context.Context, at, table string) error {
 					if table == "ownership" && at == "before send" && gate.Add(-1) == 0 {
 						if arrived {
@@ -553,7 +553,7 @@ func TestSilentConnection(t *testing.T) {
 			must(t, s.stop())
 		})
 	}
-	s := r.start(func(s *Sink) { s.conn = conn })
+	s := r.start(func(s *Sink) { s.conn, s.clock = conn, conn.now })
 	r.produce(r.ownerships(rows, rows+100)...)
 	r.exact(rows + 100)
 	line.silence()

@@ -342,7 +342,6 @@ type silencer struct {
 	addr  string
 	mu    sync.Mutex
 	muted []*atomic.Bool // of each connection
-	conns []net.Conn     // to the server
 	deaf  atomic.Bool    // new connections are silent too
 }
 
@@ -353,16 +352,6 @@ func (p *silencer) silence() {
 	for _, m := range p.muted {
 		m.Store(true)
 	}
-}
-
-// drop ends all connections, as a server does that goes down.
-func (p *silencer) drop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		c.(*net.TCPConn).CloseRead()
-	}
-	p.conns = nil
 }
 
 // until reads for ever, once its connection is muted.
@@ -407,7 +396,6 @@ func startProxy(t testing.TB, addr string) *silencer {
 				muted.Store(p.deaf.Load())
 				p.mu.Lock()
 				p.muted = append(p.muted, muted)
-				p.conns = append(p.conns, server)
 				p.mu.Unlock()
 				go func() {
 					io.Copy(server, until{client, muted, end})

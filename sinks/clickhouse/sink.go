@@ -63,7 +63,7 @@ type Sink struct {
 	joined   bool // the group has answered once
 	draining bool
 
-	// clock stands in for ClickHouse's in tests; nil otherwise.
+	// clock asks ClickHouse for its time; tests set it.
 	clock func(context.Context) (time.Time, error)
 	// hook lets tests stand in the middle of the protocol; nil otherwise.
 	hook func(ctx context.Context, at, table string) error
@@ -146,6 +146,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
 		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, block: newBlock(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),
 	}
+	s.clock = deps.Conn.now
 	if deps.Conn.cfg.Cluster != "" {
 		s.skew = time.Second
 	}

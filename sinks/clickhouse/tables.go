@@ -239,8 +239,15 @@ func (t *tableSpec) sqlColumns() (names, types []string, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("table %s: %w", t.name, err)
 		}
+		typ := sqlTypes[kind]
+		if nullable && !c.plain {
+			typ = "Nullable(" + typ + ")"
+		}
+		if list {
+			typ = "Array(" + typ + ")"
+		}
 		names = append(names, c.name)
-		types = append(types, sqlType(kind, nullable && !c.plain, list))
+		types = append(types, typ)
 	}
 	return names, types, nil
 }

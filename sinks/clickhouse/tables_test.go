@@ -220,32 +220,23 @@ func TestOtherWriterSchemas(t *testing.T) {
 		f.cols[i].settle(f.rows())
 		switch c := f.cols[i].(type) {
 		case *col[string]:
-			got = append(got, name+" "+strings.Join(values(c), "|"))
+			got = append(got, name+" "+strings.Join(c.vals, "|"))
 		}
 	}
 	want := []string{"tenant acme|acme|acme", "id p|q|r", "code c|d|", "alternative_code ||", "description ||", "barcodes 1|2"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]uint8{0, 0, 1}, values(f.deleted)); diff != "" {
+	if diff := cmp.Diff([]uint8{0, 0, 1}, f.deleted.vals); diff != "" {
 		t.Errorf("is_deleted: %s", diff)
 	}
 	// The middle row goes, with what belongs to it.
 	p2 := &part{gone: true}
 	f.owners[0] = p2
 	f.dropGone()
-	if diff := cmp.Diff([]string{"q", "r"}, values(f.id)); diff != "" || f.rows() != 2 {
+	if diff := cmp.Diff([]string{"q", "r"}, f.id.vals); diff != "" || f.rows() != 2 {
 		t.Errorf("after dropping: %s, %d rows", diff, f.rows())
 	}
-}
-
-// values are all values of a column.
-func values[T any](c *col[T]) []T {
-	var all []T
-	for i := range c.vals.count() {
-		all = append(all, c.vals.at(i))
-	}
-	return all
 }
 
 type fixedWriter struct{ schema *avro.Schema }

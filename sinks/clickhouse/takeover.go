@@ -255,10 +255,7 @@ func (s *Sink) question(ctx context.Context) (context.Context, context.CancelFun
 func (s *Sink) now(ctx context.Context) (time.Time, error) {
 	ctx, cancel := s.question(ctx)
 	defer cancel()
-	if s.clock != nil {
-		return s.clock(ctx)
-	}
-	return s.conn.now(ctx)
+	return s.clock(ctx)
 }
 
 // waitFor returns when ClickHouse's clock has passed t.

@@ -54,8 +54,7 @@ func (r *Registry) Encoder(ctx context.Context, topic string) (*Encoder, error) 
 		return nil, err
 	}
 	e := &Encoder{id: id, schema: t.Schema}
-	if t.Role == RoleProcessed {
-		item, _ := TopicNamed(t.Kind)
+	if item, ok := TopicNamed(t.Kind); ok && t.Role == RoleProcessed {
 		if e.itemID, err = r.lookup(ctx, Subject(item.Name), item.Schema); err != nil {
 			return nil, err
 		}

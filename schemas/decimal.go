@@ -17,53 +17,68 @@ const (
 	DecimalScale     = 10
 )
 
-// decimalLimit is the first unscaled value that no longer has DecimalPrecision digits.
-var decimalLimit = new(big.Int).Exp(big.NewInt(10), big.NewInt(DecimalPrecision), nil)
+// Precision and scale of the decimals of transactions, which hold every .NET decimal: 29 digits before the point and 28 after it.
+const (
+	TransactionPrecision = 57
+	TransactionScale     = 28
+)
 
 // FitsDecimal reports whether d is exactly representable as decimal(38, 10). What does not fit is a defect, never rounded.
 func FitsDecimal(d Decimal) bool {
-	_, err := unscaled(d)
+	_, err := unscaled(d, DecimalPrecision, DecimalScale)
 	return err == nil
 }
 
-// unscaled returns d × 10^DecimalScale, or an error where that is not an integer of at most DecimalPrecision digits. The exponent is
-// checked first, so that a short text such as 1e999999999 costs nothing.
-func unscaled(d Decimal) (*big.Int, error) {
+// unscaled returns d × 10^scale, or an error where that is not an integer of at most precision digits. The exponent is checked first, so
+// that a short text such as 1e999999999 costs nothing.
+func unscaled(d Decimal, precision, scale int64) (*big.Int, error) {
 	exp := int64(d.Exponent())
 	coef := d.Coefficient()
 	if coef.Sign() == 0 {
 		return coef, nil
 	}
-	shift := exp + DecimalScale
+	shift := exp + scale
 	switch {
-	case shift > DecimalPrecision:
-		return nil, fmt.Errorf("%se%d does not fit decimal(%d, %d)", coef, exp, DecimalPrecision, DecimalScale)
+	case shift > precision:
+		return nil, fmt.Errorf("%se%d does not fit decimal(%d, %d)", coef, exp, precision, scale)
 	case shift >= 0:
 		coef.Mul(coef, pow10(shift))
 	default:
 		if -shift > int64(len(coef.Text(10))) {
-			return nil, fmt.Errorf("decimal has more than %d fraction digits", DecimalScale)
+			return nil, fmt.Errorf("decimal has more than %d fraction digits", scale)
 		}
 		var rest big.Int
 		coef.QuoRem(coef, pow10(-shift), &rest)
 		if rest.Sign() != 0 {
-			return nil, fmt.Errorf("decimal has more than %d fraction digits", DecimalScale)
+			return nil, fmt.Errorf("decimal has more than %d fraction digits", scale)
 		}
 	}
-	if coef.CmpAbs(decimalLimit) >= 0 {
-		return nil, fmt.Errorf("decimal has more than %d digits before the point", DecimalPrecision-DecimalScale)
+	if coef.CmpAbs(pow10(precision)) >= 0 {
+		return nil, fmt.Errorf("decimal has more than %d digits before the point", precision-scale)
 	}
 	return coef, nil
 }
 
+// powers are those of ten that a shift or a limit can need.
+var powers = func() (p [TransactionPrecision + 1]*big.Int) {
+	for i := range p {
+		p[i] = new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(i)), nil)
+	}
+	return p
+}()
+
+// pow10 is 10^n; not to be changed.
 func pow10(n int64) *big.Int {
+	if n < int64(len(powers)) {
+		return powers[n]
+	}
 	return new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil)
 }
 
 // decimalType converts between Decimal and the two's complement bytes of Avro's decimal logical type.
 var decimalType = avro.NewCustomType("decimal",
-	func(d Decimal, _ *avro.SchemaNode) ([]byte, error) {
-		n, err := unscaled(d)
+	func(d Decimal, node *avro.SchemaNode) ([]byte, error) {
+		n, err := unscaled(d, int64(node.Precision), int64(node.Scale))
 		if err != nil {
 			return nil, err
 		}

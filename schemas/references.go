@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	PaymentMediumBrands = "payment_medium_brands"
 	KPIs                = "kpis"
 	Invoices            = "invoices"
+	Customers           = "customers"
+	CustomerParts       = "customer_parts"
 	APIKeys             = "api_keys"
 )
 
@@ -94,6 +97,20 @@ type Invoice struct {
 	BackOfficeCode  *string `avro:"back_office_code"`
 }
 
+// Customer is a customer of the buying report.
+type Customer struct {
+	ID            int64   `avro:"id"`
+	AccountNumber *string `avro:"account_number"` // at most 10 characters
+	Name          *string `avro:"name"`
+}
+
+// CustomerPart is a customer's own part number for a product.
+type CustomerPart struct {
+	Customer   int64  `avro:"customer"` // own id
+	Product    string `avro:"product"`  // own id
+	PartNumber string `avro:"part_number"`
+}
+
 // APIKey is a caller's key; its secret is kept as a hash only.
 type APIKey struct {
 	ID         string    `avro:"id"` // 6 base62 characters
@@ -122,6 +139,8 @@ func (r *PaymentMediumType) OwnID() string  { return r.ID }
 func (r *PaymentMediumBrand) OwnID() string { return r.ID }
 func (r *KPI) OwnID() string                { return r.ID }
 func (r *Invoice) OwnID() string            { return r.ID }
+func (r *Customer) OwnID() string           { return strconv.FormatInt(r.ID, 10) }
+func (r *CustomerPart) OwnID() string       { return strconv.FormatInt(r.Customer, 10) + "/" + r.Product }
 func (r *APIKey) OwnID() string             { return r.ID }
 
 func (r *Account) Identifiers(yield func(field, value string)) {

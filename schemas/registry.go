@@ -153,6 +153,9 @@ func isNotFound(err error) bool {
 func (r *Registry) Register(ctx context.Context, dryRun bool) (added []string, err error) {
 	var problems []error
 	for _, t := range topics {
+		if t.Schema == nil {
+			continue
+		}
 		subject := Subject(t.Name)
 		have, err := r.client.Schemas(ctx, subject)
 		if err != nil && !isNotFound(err) {

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,14 @@ var goTypes = []struct {
 	{UnprocessedSchema, Unprocessed{}}, {DeadLetterSchema, DeadLetter{}}, {AccountSchema, Account{}}, {ParticipantSchema, Participant{}},
 	{UnitSchema, Unit{}}, {ClassificationSchema, Classification{}}, {ProductSchema, Product{}}, {PaymentMediumTypeSchema, PaymentMediumType{}},
 	{PaymentMediumBrandSchema, PaymentMediumBrand{}}, {KPISchema, KPI{}}, {InvoiceSchema, Invoice{}}, {APIKeySchema, APIKey{}},
+	{SaleSchema, Sale{}}, {SaleProcessedSchema, SaleProcessed{}}, {TransactionSchema, Transaction{}},
+	{TransactionProcessedSchema, TransactionProcessed{}}, {CustomerSchema, Customer{}}, {CustomerPartSchema, CustomerPart{}},
+	{CallSchema, Call{}}, {OrderLineSchema, OrderLine{}}, {InvoiceLineSchema, InvoiceLine{}}, {StockSchema, Stock{}},
+	{ReferenceProcessedSchema, ReferenceProcessed{}}, {RequestSchema, Request{}}, {RequestAnswerSchema, RequestAnswer{}},
 }
+
+// days are the members that hold a day and not an instant.
+var days = []string{".TimeOfApproval", ".Date", ".OrderedOn", ".InvoicedOn", ".NextAvailableOn"}
 
 var equal = cmp.Options{
 	cmp.Comparer(func(a, b decimal.Decimal) bool { return a.Equal(b) }),
@@ -44,11 +52,15 @@ var equal = cmp.Options{
 
 // generate fills v with random values; half of the nullable members stay nil.
 func generate(r *rand.Rand, v reflect.Value, path string) {
+	transaction := strings.HasPrefix(path, "Transaction") // has decimals and instants of its own
 	switch v.Interface().(type) {
 	case time.Time:
 		t := time.UnixMilli(r.Int64N(9_000_000_000_000) - 2_000_000_000_000).UTC()
-		if strings.HasSuffix(path, "TimeOfApproval") {
+		switch {
+		case slices.ContainsFunc(days, func(day string) bool { return strings.HasSuffix(path, day) }):
 			t = t.Truncate(24 * time.Hour)
+		case strings.HasSuffix(path, ".TransactionTime"):
+			t = t.Add(time.Duration(r.Int64N(1e6)))
 		}
 		v.Set(reflect.ValueOf(t))
 		return
@@ -60,7 +72,11 @@ func generate(r *rand.Rand, v reflect.Value, path string) {
 		if r.IntN(2) == 0 {
 			n.Neg(n)
 		}
-		v.Set(reflect.ValueOf(decimal.NewFromBigInt(n, -DecimalScale)))
+		scale := int32(DecimalScale)
+		if transaction {
+			scale = TransactionScale
+		}
+		v.Set(reflect.ValueOf(decimal.NewFromBigInt(n, -scale)))
 		return
 	case []byte:
 		v.SetBytes([]byte(text(r)))
@@ -117,7 +133,7 @@ func TestGoavroReadsWhatWeWriteAndWeReadWhatItWrites(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
 			for range 200 {
 				want := reflect.New(reflect.TypeOf(c.value))
-				generate(r, want.Elem(), "")
+				generate(r, want.Elem(), want.Elem().Type().Name())
 				ours, err := c.schema.Avro().AppendEncode(nil, want.Interface())
 				if err != nil {
 					t.Fatal(err)
@@ -144,6 +160,9 @@ func TestGoavroReadsWhatWeWriteAndWeReadWhatItWrites(t *testing.T) {
 
 func TestEveryTopicHasASchemaThatIsCompatibleWithItself(t *testing.T) {
 	for _, topic := range Topics() {
+		if topic.Role == RoleRequests { // its values are those of other topics
+			continue
+		}
 		if topic.Schema == nil {
 			t.Errorf("%s has no schema", topic.Name)
 			continue
@@ -298,7 +317,7 @@ func TestRegisterRefusesIncompatibleSchemasWhateverTheRegistrySays(t *testing.T)
 func TestRegisterTwiceAddsNothing(t *testing.T) {
 	r, _ := testRegistry(t)
 	added, err := r.Register(context.Background(), false)
-	if err != nil || len(added) != len(Topics()) {
+	if err != nil || len(added) != len(Topics())-1 { // the values of requests are those of other topics
 		t.Fatalf("first: %d added, %v", len(added), err)
 	}
 	if added, err = r.Register(context.Background(), false); err != nil || len(added) != 0 {

@@ -13,6 +13,9 @@ const (
 	RoleUnprocessed                 // outcomes
 	RoleState                       // changelog of a processor's state
 	RoleReference                   // compacted, one partition, whole in every instance
+	RoleFact                        // what upstream systems report, for ClickHouse
+	RoleRequests                    // records of requests with an idempotency key, on their way to where they belong
+	RoleAnswers                     // what became of such requests
 	RoleDeadLetters                 // records that could not be read
 )
 
@@ -20,12 +23,19 @@ const (
 const (
 	Batches     = "batches"
 	DeadLetters = "dead_letters"
+	// References is the kind of what came through the API for reference and fact topics. It has result topics and no item topic: such
+	// records are judged at the door.
+	References     = "references"
+	Requests       = "requests"
+	RequestAnswers = "requests.answers"
 )
 
 // Consumer groups. Who commits their first offsets, who waits for them and who is in them must mean the same ones.
 const (
 	GroupUpserts    = "counterfoil-upserts"    // judges ownership
-	GroupValidation = "counterfoil-validation" // judges customer events and referrals
+	GroupValidation = "counterfoil-validation" // judges customer events, referrals and transactions
+	GroupMatching   = "counterfoil-matching"   // judges sales
+	GroupRequests   = "counterfoil-requests"   // passes requests with an idempotency key on, once
 	GroupSink       = "counterfoil-sink"       // ClickHouse has everything below its committed offsets
 )
 
@@ -41,7 +51,7 @@ type Topic struct {
 	Name       string
 	Kind       string // the kind it belongs to, if any
 	Role       Role
-	Schema     *Schema // of the value
+	Schema     *Schema // of the value; nil where values have many, as in requests
 	Partitions int     // 0: as chosen at the first migrate (TOPIC_PARTITIONS)
 	Config     map[string]string
 }
@@ -89,6 +99,9 @@ func buildTopics() []Topic {
 			all = append(all, Topic{Name: StateTopic(name), Kind: name, Role: RoleState, Schema: state, Config: compacted})
 		}
 	}
+	fact := func(name string, schema *Schema) {
+		all = append(all, Topic{Name: name, Role: RoleFact, Schema: schema, Config: inbound})
+	}
 	reference := func(name string, schema *Schema) {
 		all = append(all, Topic{Name: name, Role: RoleReference, Schema: schema, Partitions: 1, Config: compacted})
 	}
@@ -96,6 +109,12 @@ func buildTopics() []Topic {
 	kind(KindOwnership, OwnershipSchema, OwnershipProcessedSchema, OwnershipStateSchema)
 	kind(KindCustomerEvents, CustomerEventSchema, EventProcessedSchema, nil)
 	kind(KindReferrals, ReferralSchema, ReferralProcessedSchema, ReferralStateSchema)
+	kind(KindSales, SaleSchema, SaleProcessedSchema, nil)
+	kind(KindTransactions, TransactionSchema, TransactionProcessedSchema, nil)
+	fact(Calls, CallSchema)
+	fact(OrderLines, OrderLineSchema)
+	fact(InvoiceLines, InvoiceLineSchema)
+	fact(StockLevels, StockSchema)
 	reference(Accounts, AccountSchema)
 	reference(Participants, ParticipantSchema)
 	reference(Units, UnitSchema)
@@ -105,7 +124,16 @@ func buildTopics() []Topic {
 	reference(PaymentMediumBrands, PaymentMediumBrandSchema)
 	reference(KPIs, KPISchema)
 	reference(Invoices, InvoiceSchema)
+	reference(Customers, CustomerSchema)
+	reference(CustomerParts, CustomerPartSchema)
 	reference(APIKeys, APIKeySchema)
+	all = append(all,
+		Topic{Name: ProcessedTopic(References), Kind: References, Role: RoleProcessed, Schema: ReferenceProcessedSchema, Config: written},
+		Topic{Name: UnprocessedTopic(References), Kind: References, Role: RoleUnprocessed, Schema: UnprocessedSchema, Config: written},
+		// The values are those of the topics that they are on their way to; what is remembered of a request is in the changelog.
+		Topic{Name: Requests, Role: RoleRequests, Config: inbound},
+		Topic{Name: StateTopic(Requests), Kind: Requests, Role: RoleState, Schema: RequestSchema, Config: compacted},
+		Topic{Name: RequestAnswers, Role: RoleAnswers, Schema: RequestAnswerSchema, Config: written})
 	return append(all, Topic{Name: DeadLetters, Role: RoleDeadLetters, Schema: DeadLetterSchema, Config: written})
 }
 

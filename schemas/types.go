@@ -7,6 +7,8 @@ const (
 	KindOwnership      = "ownership"
 	KindCustomerEvents = "customer_events"
 	KindReferrals      = "referrals"
+	KindSales          = "sales"
+	KindTransactions   = "transactions"
 )
 
 // Kinds of customer events: the member kind of [CustomerEvent] and of [Classification]. Referrals have a topic of their own.
@@ -32,6 +34,7 @@ type BatchHeader struct {
 	ReplyPartition int32     `avro:"reply_partition"`
 	Ref            *string   `avro:"ref"`
 	AcceptedAt     time.Time `avro:"accepted_at"`
+	Lookback       *int32    `avro:"lookback"` // months, of a batch of sales
 }
 
 // Outcome is what every outcome, processed or unprocessed, begins with.
@@ -58,6 +61,8 @@ type Unprocessed struct {
 	Reasons  []Reason `avro:"reasons"`
 	Format   string   `avro:"format"`
 	Original []byte   `avro:"original"`
+
+	Sale *UnmatchedSale `avro:"sale"` // of a valid sale without a match, nil for everything else
 }
 
 // Formats of [Unprocessed.Original].
@@ -311,3 +316,37 @@ type Header struct {
 	Key   string `avro:"key"`
 	Value []byte `avro:"value"`
 }
+
+// ReferenceProcessed is the value of references.processed: a record that came through the API and was written to a reference or fact topic.
+type ReferenceProcessed struct {
+	Outcome
+	Kind  string `avro:"kind"`   // the topic
+	OwnID string `avro:"own_id"` // of the record
+}
+
+// Request is the value of the changelog requests.state: what is remembered of a request with an idempotency key.
+type Request struct {
+	Tenant   string    `avro:"tenant"`
+	Route    string    `avro:"route"`
+	Key      string    `avro:"key"`
+	BodyHash []byte    `avro:"body_hash"` // SHA-256
+	Batch    string    `avro:"batch"`
+	Number   int64     `avro:"number"`
+	At       time.Time `avro:"at"`
+}
+
+// RequestAnswer is the value of requests.answers.
+type RequestAnswer struct {
+	Tenant  string `avro:"tenant"`
+	Batch   string `avro:"batch"`
+	Verdict string `avro:"verdict"` // one of the constants below
+	First   string `avro:"first"`
+	Number  int64  `avro:"number"`
+}
+
+// Verdicts on a request with an idempotency key.
+const (
+	RequestAccepted = "accepted" // it is the first
+	RequestRepeated = "repeated" // same key, same body: what the first became is the answer
+	RequestConflict = "conflict" // same key, other body
+)

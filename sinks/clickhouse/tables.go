@@ -65,7 +65,9 @@ func tablesOf(t schemas.Topic) []*tableSpec {
 	case schemas.RoleUnprocessed:
 		return []*tableSpec{unprocessedTable}
 	case schemas.RoleReference:
-		return []*tableSpec{referenceTables[t.Name]}
+		if spec := referenceTables[t.Name]; spec != nil {
+			return []*tableSpec{spec}
+		}
 	case schemas.RoleDeadLetters:
 		return []*tableSpec{deadLettersTable}
 	}

@@ -16,6 +16,28 @@ type BatchReport struct {
 	Processed   int64 // distinct items whose last attempt was processed
 	Unprocessed int64 // distinct items whose last attempt was not
 	AcceptedAt  time.Time
+	Lookback    *int32 // months, of a batch of sales
+	// Failed: every item's first attempt ended in internal_error, so that the batch as a whole was not processed. By the first attempts,
+	// because a replay must not change what a complete batch is called.
+	Failed bool
+}
+
+// What [BatchReport.Status] says.
+const (
+	BatchProcessing = "processing"
+	BatchComplete   = "complete"
+	BatchFailed     = "failed"
+)
+
+// Status is [BatchProcessing] until every item has an outcome, then [BatchComplete] or [BatchFailed] for good.
+func (b *BatchReport) Status() string {
+	switch {
+	case b.Processed+b.Unprocessed < b.Items:
+		return BatchProcessing
+	case b.Failed:
+		return BatchFailed
+	}
+	return BatchComplete
 }
 
 // ItemReport is the outcome of the last attempt of an item.
@@ -33,4 +55,37 @@ type OwnershipReport struct {
 	TimeOfApproval *time.Time
 	Source         *string
 	Quantity       int64
+}
+
+// CallQuery asks for the calls that a sale may be matched to.
+type CallQuery struct {
+	Tenant  string
+	MHID    string    // "": none
+	Numbers []string  // caller numbers as [PhoneKey] makes them; "" finds nothing
+	Until   time.Time // the end of the sale's day: calls that started before it are before the sale
+}
+
+// CallsFound answers a [CallQuery].
+type CallsFound struct {
+	MHID    Nearest
+	Numbers []Nearest // parallel to the query's
+}
+
+// Nearest are the calls of one MHID or number on both sides of the query's Until. Of calls that started at the same instant the one with the
+// highest id counts.
+type Nearest struct {
+	Last *FoundCall // the last that started before Until; nil: none
+	Next *FoundCall // the first that started at or after it; nil: none
+}
+
+// FoundCall is what a sale's outcome says of a call.
+type FoundCall struct {
+	ID           string
+	StartedAt    time.Time
+	MHID         *string
+	CallerNumber *string // as the telephone system reported it
+	Campaign     *string
+	Source       *string
+	Medium       *string
+	Keyword      *string
 }

@@ -63,7 +63,7 @@ func newItemObject(i *schemas.ItemReport, processed bool) itemObject {
 }
 
 func (s *Service) getBatch(w http.ResponseWriter, r *http.Request) {
-	b, err := s.findBatch(r)
+	b, err := s.batchOfPath(r)
 	if err != nil {
 		s.problemOf(w, r, err)
 		return
@@ -71,28 +71,36 @@ func (s *Service) getBatch(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, http.StatusOK, newBatchObject(b))
 }
 
-// findBatch authenticates and finds the batch of the path's number with counts that are no older than the request. It is in ClickHouse, or
-// its header is in Kafka at the offset that the number names: a number that was given out is never unknown.
-func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
+// batchOfPath authenticates and finds the batch of the path's number.
+func (s *Service) batchOfPath(r *http.Request) (*schemas.BatchReport, error) {
 	caller, err := s.Authenticate(r, DoorV1)
 	if err != nil {
 		return nil, err
 	}
-	ctx := r.Context()
-	unknown := NewError(CodeNotFound, "there is no such batch")
 	number, err := strconv.ParseInt(r.PathValue("number"), 10, 64)
-	if err != nil || number <= 0 {
+	if err != nil {
+		number = 0 // nobody's
+	}
+	return s.FindBatch(r.Context(), caller.Tenant, number)
+}
+
+// FindBatch finds a tenant's batch by its number, with counts that are no older than the call. It is in ClickHouse, or its header is in Kafka
+// at the offset that the number names: a number that was given out is never unknown. The error is an *[Error]: CodeNotFound when the tenant
+// has no such batch, whoever else has one; CodeBusy when Kafka or ClickHouse do not answer, or the sink is behind.
+func (s *Service) FindBatch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
+	unknown := NewError(CodeNotFound, "there is no such batch")
+	if number <= 0 {
 		return nil, unknown
 	}
 	var kind string
-	b, err := s.deps.Reports.Batch(ctx, caller.Tenant, number)
+	b, err := s.deps.Reports.Batch(ctx, tenant, number)
 	switch {
 	case err != nil:
 		return nil, reportError(err)
 	case b != nil:
 		kind = b.Kind
 	default:
-		if kind, err = s.kindInKafka(ctx, caller.Tenant, number); err != nil {
+		if kind, err = s.kindInKafka(ctx, tenant, number); err != nil {
 			return nil, busy("kafka", "the batch could not be looked up; try again later", err)
 		}
 		if kind == "" {
@@ -102,11 +110,11 @@ func (s *Service) findBatch(r *http.Request) (*schemas.BatchReport, error) {
 	if err := s.WaitForSink(ctx, resultTopics(kind)...); err != nil {
 		return nil, err
 	}
-	if b, err = s.deps.Reports.Batch(ctx, caller.Tenant, number); err != nil {
+	if b, err = s.deps.Reports.Batch(ctx, tenant, number); err != nil {
 		return nil, reportError(err)
 	}
 	if b == nil {
-		return nil, fmt.Errorf("batch %d is in Kafka and not in ClickHouse, although the sink has passed it", number)
+		return nil, AsError(fmt.Errorf("batch %d is in Kafka and not in ClickHouse, although the sink has passed it", number))
 	}
 	return b, nil
 }
@@ -144,7 +152,7 @@ func (s *Service) getItems(w http.ResponseWriter, r *http.Request, processed boo
 	after, limit, err := page(r, itemsLimit, itemsMost)
 	var b *schemas.BatchReport
 	if err == nil {
-		b, err = s.findBatch(r)
+		b, err = s.batchOfPath(r)
 	}
 	if err != nil {
 		s.problemOf(w, r, err)

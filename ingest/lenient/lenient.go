@@ -72,6 +72,16 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s at line %d, column %d", e.Message, e.Line, e.Column)
 }
 
+// NewSyntaxError says that src cannot be read because of what stands at the byte pos.
+func NewSyntaxError(src string, pos int, message string) *SyntaxError {
+	before := src[:min(pos, len(src))]
+	return &SyntaxError{
+		Line:    strings.Count(before, "\n") + 1,
+		Column:  len(before) - strings.LastIndexByte(before, '\n'),
+		Message: message,
+	}
+}
+
 // Reader reads one text. The zero Reader reads an empty one.
 type Reader struct {
 	src     string
@@ -530,10 +540,5 @@ func (r *Reader) fail(pos int, message string) {
 	if r.err != nil {
 		return
 	}
-	before := r.src[:min(pos, len(r.src))]
-	r.err = &SyntaxError{
-		Line:    strings.Count(before, "\n") + 1,
-		Column:  len(before) - strings.LastIndexByte(before, '\n'),
-		Message: message,
-	}
+	r.err = NewSyntaxError(r.src, pos, message)
 }

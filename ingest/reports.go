@@ -15,6 +15,8 @@ type Reports interface {
 	Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error)
 	// Batches are the newest first, with numbers below before (0: from the newest on), at most limit.
 	Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error)
+	// DoorBatches are those that came in by one door, the newest first, without the first offset of them, at most limit.
+	DoorBatches(ctx context.Context, tenant, door string, offset int64, limit int) ([]schemas.BatchReport, error)
 	// BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the
 	// first on), at most limit. kind is the batch's.
 	BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error)

@@ -296,6 +296,21 @@ func (r *reportTable) Batches(_ context.Context, tenant string, before int64, li
 	return out, nil
 }
 
+func (r *reportTable) DoorBatches(_ context.Context, tenant, door string, offset int64, limit int) ([]schemas.BatchReport, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []schemas.BatchReport
+	for _, b := range slices.Backward(r.batches) {
+		if b.Tenant != tenant || b.Door != door {
+			continue
+		}
+		if offset--; offset < 0 && len(out) < limit {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
 func (r *reportTable) BatchItems(_ context.Context, tenant, kind, key string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -34,7 +35,7 @@ func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schem
 
 // Batch is the batch with the given number; nil: there is none (yet) of this tenant.
 func (r *Reports) Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
-	batches, err := r.batches(ctx, "number = ?", 1, tenant, number)
+	batches, err := r.batches(ctx, "number = ?", "1", tenant, number)
 	if err != nil || len(batches) == 0 {
 		return nil, err
 	}
@@ -46,13 +47,18 @@ func (r *Reports) Batches(ctx context.Context, tenant string, before int64, limi
 	if before == 0 {
 		before = 1<<63 - 1
 	}
-	return r.batches(ctx, "number < ?", limit, tenant, before)
+	return r.batches(ctx, "number < ?", strconv.Itoa(limit), tenant, before)
+}
+
+// DoorBatches are the batches that came in by one door, the newest first, without the first offset of them, at most limit.
+func (r *Reports) DoorBatches(ctx context.Context, tenant, door string, offset int64, limit int) ([]schemas.BatchReport, error) {
+	return r.batches(ctx, "door = ?", fmt.Sprintf("%d OFFSET %d", limit, offset), tenant, door)
 }
 
 // batches reads headers and counts outcomes in two queries: the view batch_status would count every batch for one.
-func (r *Reports) batches(ctx context.Context, where string, limit int, tenant string, number int64) ([]schemas.BatchReport, error) {
+func (r *Reports) batches(ctx context.Context, where, limit, tenant string, value any) ([]schemas.BatchReport, error) {
 	rows, err := r.conn.any.Query(ctx, "SELECT number, key, tenant, kind, item_kind, door, toInt64(items), accepted_at FROM "+r.conn.table("batches")+
-		" WHERE tenant = ? AND "+where+fmt.Sprintf(" ORDER BY number DESC LIMIT %d", limit), tenant, number)
+		" WHERE tenant = ? AND "+where+" ORDER BY number DESC LIMIT "+limit, tenant, value)
 	if err != nil {
 		return nil, fmt.Errorf("batches: %w", err)
 	}

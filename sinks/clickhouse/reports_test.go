@@ -69,6 +69,15 @@ func TestReportsAndViews(t *testing.T) {
 	if before, err := reports.Batches(ctx, "acme", want.Number, 10); len(before) != 0 || err != nil {
 		t.Errorf("Batches before: %v, %v", before, err)
 	}
+	for _, q := range []struct {
+		door   string
+		offset int64
+		want   int
+	}{{"crm.com", 0, 1}, {"crm.com", 1, 0}, {"helloid", 0, 0}} {
+		if got, err := reports.DoorBatches(ctx, "acme", q.door, q.offset, 10); len(got) != q.want || err != nil || q.want > 0 && got[0].Number != want.Number {
+			t.Errorf("DoorBatches(%v): %v, %v", q, got, err)
+		}
+	}
 	items := func(processed bool, after int32, limit int) []schemas.ItemReport {
 		t.Helper()
 		got, err := reports.BatchItems(ctx, "acme", schemas.KindCustomerEvents, key, processed, after, limit)

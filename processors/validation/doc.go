@@ -1,8 +1,10 @@
-// Package validation decides about customer events (the kind customer_events: purchases, achievements, …) and referrals.
+// Package validation decides about customer events (the kind customer_events: purchases, achievements, …), referrals and financial
+// transactions.
 //
 // [CheckEvent] and [CheckReferral] need nothing but the item and find all of its defects (check.go). [DecideEvent] and [DecideReferral]
 // judge what passed against the reference records and, for referrals, against who was referred before (decide.go); they collect all
-// reasons too. The functions are pure: the same arguments give the same answer, nothing else is read or changed.
+// reasons too. A transaction needs [CheckTransaction] only (transactions.go). The functions are pure: the same arguments give the same
+// answer, nothing else is read or changed.
 //
 // # What a kind requires
 //

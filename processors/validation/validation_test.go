@@ -68,6 +68,8 @@ func (w *world) Item(typ string) any {
 		return &schemas.CustomerEvent{}
 	case "referral":
 		return &schemas.Referral{}
+	case "transaction":
+		return &schemas.Transaction{}
 	}
 	return nil
 }
@@ -89,6 +91,8 @@ func (w *world) Judge(item any) (any, []schemas.Reason) {
 			w.referred[next.ReferredID] = next
 		}
 		return &res, reasons
+	case *schemas.Transaction:
+		return it, CheckTransaction(it)
 	}
 	return nil, nil
 }

@@ -16,7 +16,7 @@ type kind struct {
 	processor  string
 	references []string // topics that a decision may read: the barrier's
 	stateful   bool
-	newJudge   func(l *lane) judge
+	newJudge   func(l *lane) judge // nil: the records are not judged but passed on
 }
 
 // judge reads, keys and decides the items of one partition. It holds one item at a time: decode replaces it, and what the other methods
@@ -65,6 +65,21 @@ var kinds = []*kind{
 		references: []string{schemas.Participants, schemas.Units, schemas.Classifications},
 		newJudge:   newReferralJudge,
 	},
+	{name: schemas.Requests, processor: Requests, stateful: true},
+}
+
+// writes lists the topics that a kind's records may go to, beside dead letters.
+func (k *kind) writes() []string {
+	topics := []string{k.name} // what is misplaced is forwarded
+	if k.newJudge == nil {
+		topics = append(schemas.PassableTopics(), k.name, schemas.RequestAnswers)
+	} else {
+		topics = append(topics, schemas.ProcessedTopic(k.name), schemas.UnprocessedTopic(k.name))
+	}
+	if k.stateful {
+		topics = append(topics, schemas.StateTopic(k.name))
+	}
+	return topics
 }
 
 func kindsOf(processor string) []*kind {
@@ -97,22 +112,31 @@ func referencesOf(kinds []*kind) []string {
 // codecs are a kind's encoders.
 type codecs struct {
 	processed, unprocessed, state *schemas.Encoder
+	answers                       *schemas.Encoder // of requests alone, in place of the outcomes'
 }
 
 // encoders looks up the ids of the schemas that a kind writes with.
 func (k *kind) encoders(ctx context.Context, r *schemas.Registry) (*codecs, error) {
 	var c codecs
-	var err error
-	if c.processed, err = r.Encoder(ctx, schemas.ProcessedTopic(k.name)); err != nil {
-		return nil, err
-	}
-	if c.unprocessed, err = r.Encoder(ctx, schemas.UnprocessedTopic(k.name)); err != nil {
-		return nil, err
-	}
-	if k.stateful {
-		if c.state, err = r.Encoder(ctx, schemas.StateTopic(k.name)); err != nil {
+	for _, topic := range k.writes() {
+		var e **schemas.Encoder
+		switch topic {
+		case schemas.ProcessedTopic(k.name):
+			e = &c.processed
+		case schemas.UnprocessedTopic(k.name):
+			e = &c.unprocessed
+		case schemas.StateTopic(k.name):
+			e = &c.state
+		case schemas.RequestAnswers:
+			e = &c.answers
+		default:
+			continue
+		}
+		encoder, err := r.Encoder(ctx, topic)
+		if err != nil {
 			return nil, err
 		}
+		*e = encoder
 	}
 	return &c, nil
 }

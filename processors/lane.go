@@ -35,7 +35,8 @@ type lane struct {
 	partitions int32 // of the item topic
 	epoch      int32 // of the item topic
 	codecs     *codecs
-	judge      judge
+	judge      judge       // nil where records are passed on
+	requests   *requests   // nil where they are judged
 	state      state       // nil where the kind has none
 	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
@@ -58,6 +59,9 @@ type tally struct {
 	processed, forwarded, dead int
 	reasons                    []string // one code for each reason of the unprocessed
 	unprocessed                int
+
+	passed, dropped int      // records of requests
+	verdicts        []string // on requests
 }
 
 func newLane(s *session, k *kind, partition int32) *lane {
@@ -66,7 +70,7 @@ func newLane(s *session, k *kind, partition int32) *lane {
 		partitions: s.partitions[k.name], epoch: s.p.deps.Epochs.Of(k.name), codecs: s.codecs[k.name],
 		judged: time.Now(),
 	}
-	l.judge = k.newJudge(l)
+	l.clearState()
 	return l
 }
 
@@ -76,15 +80,22 @@ func (l *lane) asMap() map[string][]int32 {
 	return map[string][]int32{l.kind.name: {l.partition}}
 }
 
-// clearState forgets a half restored state.
-func (l *lane) clearState() { l.judge = l.kind.newJudge(l) }
+// clearState begins with no state, or forgets a half restored one.
+func (l *lane) clearState() {
+	if l.kind.newJudge != nil {
+		l.judge = l.kind.newJudge(l)
+		return
+	}
+	l.requests = newRequests(l)
+	l.state = l.requests
+}
 
 // drop forgets the round; keep makes it part of the state.
 func (l *lane) drop() {
 	if l.state != nil {
 		l.state.drop()
 	}
-	l.tally = tally{reasons: l.tally.reasons[:0]}
+	l.tally = tally{reasons: l.tally.reasons[:0], verdicts: l.tally.verdicts[:0]}
 	l.out.reset()
 }
 
@@ -110,7 +121,7 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 		l.next = rec.Offset + 1
 		l.judged = rec.Timestamp
 	}
-	if l.state != nil {
+	if l.state != nil && l.requests == nil {
 		return l.state.write(&l.out)
 	}
 	return nil
@@ -118,6 +129,10 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 
 // judgeOne gives a record its outcome, or its dead letter, or passes it on. The only error is schemas.ErrSchemaPending.
 func (l *lane) judgeOne(rec *kgo.Record) error {
+	if l.requests != nil {
+		l.requests.judge(rec)
+		return nil
+	}
 	env, err := schemas.ParseEnvelope(rec.Headers)
 	switch size := sizeOf(rec); {
 	case size > recordRoom:

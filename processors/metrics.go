@@ -22,6 +22,8 @@ type metrics struct {
 	reasons      *prometheus.CounterVec
 	forwarded    *prometheus.CounterVec
 	dead         *prometheus.CounterVec
+	requests     *prometheus.CounterVec
+	passed       *prometheus.CounterVec
 	retries      *prometheus.CounterVec
 	restarts     prometheus.Counter
 	panics       prometheus.Counter
@@ -59,6 +61,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		reasons:      counter("reasons_total", "Reasons of unprocessed outcomes and dead letters, by code.", "kind", "code"),
 		forwarded:    counter("forwarded_total", "Misplaced records passed on to the partition of their key.", "kind"),
 		dead:         counter("dead_letters_total", "Records that could not be read as items.", "kind"),
+		requests:     counter("requests_total", "Requests with an idempotency key by verdict: accepted, repeated (same body), conflict (another body).", "verdict"),
+		passed:       counter("request_records_total", "Records of such requests: passed on to where they belong, or dropped with a request that is not the first.", "fate"),
 		retries:      counter("retries_total", "Repeated attempts, by what was tried.", "what"),
 		restarts:     counter("restarts_total", "Sessions given up and started afresh from what is committed.").WithLabelValues(),
 		panics:       counter("panics_total", "Panics while judging; each is an internal_error outcome.").WithLabelValues(),
@@ -80,6 +84,13 @@ func (m *metrics) judged(l *lane) {
 	m.unprocessed.WithLabelValues(name).Add(float64(l.tally.unprocessed))
 	m.forwarded.WithLabelValues(name).Add(float64(l.tally.forwarded))
 	m.dead.WithLabelValues(name).Add(float64(l.tally.dead))
+	if l.requests != nil {
+		m.passed.WithLabelValues("passed").Add(float64(l.tally.passed))
+		m.passed.WithLabelValues("dropped").Add(float64(l.tally.dropped))
+	}
+	for _, verdict := range l.tally.verdicts {
+		m.requests.WithLabelValues(verdict).Inc()
+	}
 	for _, code := range l.tally.reasons {
 		m.reasons.WithLabelValues(name, code).Inc()
 	}

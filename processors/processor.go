@@ -9,6 +9,7 @@
 //   - lane: one owned partition; judges its records in the order of their offsets (lane.go);
 //   - kinds: how each kind of items is read, keyed and decided (kinds.go); the decisions themselves are pure and live in
 //     processors/upserts and processors/validation;
+//   - requests: records of requests with an idempotency key are passed on instead of judged, once (requests.go);
 //   - state: tables with a changelog (state.go), read back when a partition is taken over (takeover.go);
 //   - the reference tables and the barrier are processors/reference.
 //
@@ -37,15 +38,16 @@ import (
 const (
 	Upserts    = "upserts"    // ownership
 	Validation = "validation" // customer events and referrals
+	Requests   = "requests"   // requests with an idempotency key
 )
 
 // Names lists the processors.
-func Names() []string { return []string{Upserts, Validation} }
+func Names() []string { return []string{Upserts, Validation, Requests} }
 
 // Group is the consumer group of a processor; empty for a name that is none.
 func Group(name string) string { return groups[name] }
 
-var groups = map[string]string{Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation}
+var groups = map[string]string{Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation, Requests: schemas.GroupRequests}
 
 // Topics lists the item topics that a processor reads, for whoever commits the first offsets of its group.
 func Topics(name string) []string {
@@ -64,6 +66,7 @@ type Config struct {
 	RoundRecords       int           `env:"ROUND_RECORDS" envDefault:"10000" desc:"most records that are judged in one transaction"`
 	RoundTime          time.Duration `env:"ROUND_TIME" envDefault:"200ms" desc:"most time that judging one transaction's records should take"`
 	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"10s" desc:"how long a stopping copy may take to finish its round and leave"`
+	NumberBase         int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
 }
 
 func (c *Config) Validate() error {
@@ -79,6 +82,9 @@ func (c *Config) Validate() error {
 	positive("DRAIN_TIMEOUT", c.DrainTimeout)
 	if c.RoundRecords <= 0 {
 		problems = append(problems, fmt.Errorf("ROUND_RECORDS must be more than 0, not %d", c.RoundRecords))
+	}
+	if c.NumberBase < 0 {
+		problems = append(problems, fmt.Errorf("BATCH_NUMBER_BASE must not be negative, as %d is", c.NumberBase))
 	}
 	return errors.Join(problems...)
 }
@@ -107,7 +113,7 @@ type Processor struct {
 	session *session // nil while none is up
 }
 
-// New makes the processor of that name ([Upserts], [Validation]). It connects only in [Processor.Run].
+// New makes the processor of that name, one of [Names]. It connects only in [Processor.Run].
 func New(cfg Config, deps Deps, name string) (*Processor, error) {
 	p := &Processor{name: name, cfg: cfg, instance: cfg.Instance, deps: deps, log: deps.Log.With("processor", name), kinds: kindsOf(name)}
 	if len(p.kinds) == 0 {

@@ -173,8 +173,8 @@ func (r *round) adapt(took time.Duration) {
 	}
 }
 
-// produce opens the transaction and writes everything that the round made. A record that could not be written ends the session: franz-go
-// would commit the others.
+// produce opens the transaction and writes everything that the round made; what depends on where that lies comes in a second step. A record
+// that could not be written ends the session: franz-go would commit the others.
 func (r *round) produce() error {
 	if err := r.s.gts.Begin(); err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -186,15 +186,35 @@ func (r *round) produce() error {
 			once.Do(func() { failed = fmt.Errorf("write to %s partition %d: %w", rec.Topic, rec.Partition, err) })
 		}
 	}
+	flush := func() error {
+		if err := r.s.cl.Flush(r.s.work); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+		return failed
+	}
+	late := false
 	for _, w := range r.work {
 		for i := range w.lane.out.records {
 			r.s.gts.Produce(r.s.work, &w.lane.out.records[i], promise)
 		}
+		late = late || w.lane.requests != nil
 	}
-	if err := r.s.cl.Flush(r.s.work); err != nil {
-		return fmt.Errorf("flush: %w", err)
+	if err := flush(); err != nil || !late {
+		return err
 	}
-	return failed
+	for _, w := range r.work {
+		if w.lane.requests == nil {
+			continue
+		}
+		from := len(w.lane.out.records)
+		if err := w.lane.requests.settle(); err != nil {
+			return err
+		}
+		for i := range w.lane.out.records[from:] {
+			r.s.gts.Produce(r.s.work, &w.lane.out.records[from+i], promise)
+		}
+	}
+	return flush()
 }
 
 // stops are the positions of the partitions that wait at a record.

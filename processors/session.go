@@ -140,10 +140,7 @@ func (s *session) prepare(ctx context.Context) error {
 			return err
 		}
 		s.codecs[k.name] = c
-		written = append(written, k.name, schemas.ProcessedTopic(k.name), schemas.UnprocessedTopic(k.name))
-		if k.stateful {
-			written = append(written, schemas.StateTopic(k.name))
-		}
+		written = append(written, k.writes()...)
 	}
 	if s.dead, err = s.p.deps.Registry.Encoder(ctx, schemas.DeadLetters); err != nil {
 		return err

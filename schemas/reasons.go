@@ -12,6 +12,7 @@ const (
 	CodeAlreadyReferred     = "already_referred"     // the participant was referred before
 	CodeSelfReferral        = "self_referral"        // a participant referred itself
 	CodeDuplicateRef        = "duplicate_ref"        // the caller's reference stands twice in one batch
+	CodeNoMatch             = "no_match"             // a valid sale that no call matches; may match when replayed later
 	CodeInternalError       = "internal_error"       // our fault; the item can be replayed
 )
 

@@ -33,10 +33,11 @@ func analystsCommand() *command {
 		name:    "analysts",
 		args:    "create --tenant TENANT --name NAME [--data FOLDER]",
 		summary: "make ClickHouse users that read the rows of one tenant",
-		help: `An analyst is a ClickHouse user who reads the rows of one tenant, in every table and view, and writes nothing. The password is shown once.
-Creating one that exists gives it a new password.
+		help: `An analyst is a ClickHouse user who reads the rows of one tenant and writes nothing. It has a database of its own, which is its default, with a
+view for every table and view that analysts read, of the same name. The password is shown once. Creating one that exists gives it a new password.
 
-On a server (CLICKHOUSE_ADDR) the user, its grants and row policies are made at once, on every node; CLICKHOUSE_USER must be allowed to.
+On a server (CLICKHOUSE_ADDR) the user and all that belongs to it are made at once, on every node; CLICKHOUSE_USER must be allowed to, and migrate,
+which makes the views anew for each version, is to be run as the same user.
 The embedded engine of ` + "`counterfoil up`" + ` takes its users from a file: --data names its data folder, and the next start knows the user.
 
 Examples:
@@ -161,7 +162,8 @@ func embeddedAnalysts(dir, database string) ([]embedded.Analyst, error) {
 	var users []embedded.Analyst
 	for _, a := range all {
 		users = append(users, embedded.Analyst{
-			Name: a.Name, PasswordSHA256: a.PasswordSHA256, Tenant: a.Tenant, Database: database,
+			Name: a.Name, PasswordSHA256: a.PasswordSHA256, Tenant: a.Tenant,
+			Reader: clickhouse.AnalystDatabase(database, a.Name), Database: database,
 			Tables: clickhouse.AnalystTables(), Views: clickhouse.AnalystViews(),
 		})
 	}

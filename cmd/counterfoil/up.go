@@ -302,9 +302,9 @@ func (u *upRun) announce(httpAddr string) {
 	fmt.Fprintf(&b, "\n  Data folder      %s\n", u.parts.Dir)
 	if u.key != "" {
 		id, secret, _ := strings.Cut(u.key, ".")
-		login := ""
-		if u.password != "" {
-			login = "-u " + demoAnalyst + ":" + u.password + " "
+		login, database := "", "?database="+u.cfg.ClickHouse.Database
+		if u.password != "" { // the analyst's own database is its default
+			login, database = "-u "+demoAnalyst+":"+u.password+" ", ""
 		}
 		fmt.Fprintf(&b, `
 Key of the tenant demo: %s
@@ -318,8 +318,8 @@ curl -s -u %s:%s -H 'Content-Type: application/json' %s/api/v1/productownership/
 TOKEN=$(curl -s -u %s: -d '{}' %s/crmapi/rest/v2/authentication/web_api_key/token | sed 's/.*"token":"\([^"]*\)".*/\1/'); curl -s %s/crmapi/rest/v2/customer_events/bulk/web/create -d '{"token":"'$TOKEN'","web_customer_events_set":[{"request_unique_identifier":"06","accounts_receivable_identifier":{"number":"ACR0000000020"},"performed_by_unit_identifier":{"name":"Admin Unit"},"performed_on":"2016-06-22T15:00:00","website":"www.crm.com"},{"request_unique_identifier":"08","accounts_receivable_identifier":{"number":"ACR00045000"},"performed_by_unit_identifier":{"name":"Admin Unit"},"performed_on":"2016-06-22T15:19:22","website":"www.crm.com"}]}'
 
 3. A second later, read what came of them as an analyst of the tenant:
-curl -s %s'http://%s/?database=%s' -d "SELECT id, kind, processed, judged_at FROM outcomes ORDER BY judged_at DESC LIMIT 10 FORMAT PrettyCompact"
-`, u.key, id, secret, base, u.key, base, base, login, u.clickhouseHTTP(), u.cfg.ClickHouse.Database)
+curl -s %s'http://%s/%s' -d "SELECT id, kind, processed, judged_at FROM outcomes ORDER BY judged_at DESC LIMIT 10 FORMAT PrettyCompact"
+`, u.key, id, secret, base, u.key, base, base, login, u.clickhouseHTTP(), database)
 	}
 	fmt.Fprintf(&b, "\nCtrl-C drains and ends.\n")
 	io.WriteString(u.app.stdout, b.String())

@@ -516,7 +516,7 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 		"two hosts":        {embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.2:0"}, "same host"},
 		"absent library":   {embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0", Library: "/nowhere"}, "/nowhere"},
 		"some other file":  {embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0", Library: os.Args[0]}, "load "},
-		"analyst's tenant": {embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0", Analysts: []embedded.Analyst{{Name: "a", PasswordSHA256: strings.Repeat("0", 64), Database: "d"}}}, "no tenant"},
+		"analyst's tenant": {embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0", Analysts: []embedded.Analyst{{Name: "a", PasswordSHA256: strings.Repeat("0", 64), Reader: "r", Database: "d"}}}, "no tenant"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := embedded.Start(t.Context(), tt.cfg, slog.New(slog.DiscardHandler))

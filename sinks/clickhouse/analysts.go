@@ -11,8 +11,21 @@ import (
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// AnalystTables are the tables that an analyst reads rows of one tenant from; AnalystViews the views above them. Views are plain ones, which
-// read with the rights of whoever asks, so that the filters of the tables hold in them and they need none of their own.
+// An analyst reads the rows of one tenant, and nothing else that is in the tables, by three parts:
+//
+//   - the analyst's own user, who may read one database and no other, and writes nothing;
+//   - that database ([AnalystDatabase]) with a view for each of [AnalystViews], of the same name, that reads the rows of that name here;
+//   - the reader, a user of the database's name as whom nobody can log in. The views run with its rights, and it sees the rows of the tenant
+//     only: it has a row filter on each of [AnalystTables].
+//
+// Why the filters are on the tables, and why the analyst has no right to those: see the package embedded, which writes the same users for the
+// engine that takes them from its configuration. Views are made by migrate, again with each version, because SELECT * is fixed when a
+// view is made, and by CreateAnalyst.
+
+// AnalystDatabase is the name of the database of an analyst's views, and of the user with whose rights they read.
+func AnalystDatabase(database, analyst string) string { return database + "_analyst_" + analyst }
+
+// AnalystTables are the tables below everything that an analyst reads; each has a column tenant.
 func AnalystTables() []string {
 	var names []string
 	for _, t := range allTables() {
@@ -21,30 +34,36 @@ func AnalystTables() []string {
 	return names
 }
 
-// AnalystViews are the views that an analyst may read; see [AnalystTables].
+// AnalystViews are the names that an analyst reads: every table and view with a column tenant, without the state tables, whose rows are
+// read through views.
 func AnalystViews() []string {
-	tables := AnalystTables()
-	return slices.DeleteFunc(TenantTables(), func(name string) bool { return slices.Contains(tables, name) })
+	return slices.DeleteFunc(TenantTables(), func(name string) bool { return strings.HasSuffix(name, "_state") })
 }
 
 // ErrUsersInConfiguration is returned by [Conn.CreateAnalyst] where the server takes its users from its configuration and not from SQL, as
 // the embedded engine does.
 var ErrUsersInConfiguration = errors.New("this ClickHouse keeps no users that SQL makes")
 
-// codes of ClickHouse for a server without a place for users: ACCESS_STORAGE_READONLY, ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND.
-var noUserStorage = []int32{495, 497, 514}
+// accessDenied is the code of ClickHouse for a right that the user lacks.
+const accessDenied = 497
+
+// noUserStorage are the codes of a server without a place for users: ACCESS_STORAGE_READONLY, ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND.
+var noUserStorage = []int32{495, 514}
 
 var userName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 
-// CreateAnalyst makes a user that reads the rows of one tenant and nothing else, on every node, or gives the user of that name a new
-// password. The password is given as its SHA-256 in hex.
+// CreateAnalyst makes a user that reads the rows of one tenant and nothing else, with its views, on every node, or gives the user of that
+// name a new password. The password is given as its SHA-256 in hex.
 //
 // A table with a row policy shows rows only to those whom a policy names (unless the server's users_without_row_policies_can_read_rows says
 // otherwise), so our own user gets a policy for all rows first. The engine that the tests use refuses users: this part is reviewed, not run,
-// here; the filters themselves are the same as in the configuration of the embedded engine, which is tested.
+// here; the same users and filters in the configuration of that engine, and the views, are tested.
 func (c *Conn) CreateAnalyst(ctx context.Context, name, passwordSHA256, tenant string) error {
 	if !userName.MatchString(name) {
 		return fmt.Errorf("analyst %q: use letters, digits and underscores, a letter first", name)
+	}
+	if prefix := AnalystDatabase(c.cfg.Database, ""); strings.HasPrefix(name, prefix) {
+		return fmt.Errorf("analyst %q: names that begin with %s belong to us", name, prefix)
 	}
 	for i := range c.nodes {
 		for _, statement := range c.analystSQL(name, passwordSHA256, tenant) {
@@ -62,22 +81,68 @@ func (c *Conn) CreateAnalyst(ctx context.Context, name, passwordSHA256, tenant s
 }
 
 func (c *Conn) analystSQL(name, passwordSHA256, tenant string) []string {
+	reader := AnalystDatabase(c.cfg.Database, name)
 	quoted := "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(tenant) + "'"
 	statements := []string{
-		"CREATE USER IF NOT EXISTS " + name,
-		"ALTER USER " + name + " IDENTIFIED WITH sha256_hash BY '" + passwordSHA256 + "' SETTINGS readonly = 2",
-		"REVOKE ALL ON *.* FROM " + name,
+		"CREATE USER IF NOT EXISTS " + reader + " HOST NONE",
+		"REVOKE ALL ON *.* FROM " + reader,
 	}
 	for _, t := range AnalystTables() {
 		for _, table := range slices.Compact([]string{c.table(t), c.local(t)}) {
 			statements = append(statements,
 				"CREATE ROW POLICY IF NOT EXISTS counterfoil_service ON "+table+" FOR SELECT USING 1 TO CURRENT_USER",
-				"CREATE ROW POLICY OR REPLACE counterfoil_"+name+" ON "+table+" FOR SELECT USING tenant = "+quoted+" TO "+name,
-				"GRANT SELECT ON "+table+" TO "+name)
+				"CREATE ROW POLICY OR REPLACE counterfoil_"+name+" ON "+table+" FOR SELECT USING tenant = "+quoted+" TO "+reader,
+				"GRANT SELECT ON "+table+" TO "+reader)
 		}
 	}
 	for _, view := range AnalystViews() {
-		statements = append(statements, "GRANT SELECT ON "+c.table(view)+" TO "+name)
+		statements = append(statements, "GRANT SELECT ON "+c.table(view)+" TO "+reader)
+	}
+	statements = append(statements, c.viewSQL(reader)...)
+	return append(statements,
+		"CREATE USER IF NOT EXISTS "+name,
+		"ALTER USER "+name+" IDENTIFIED WITH sha256_hash BY '"+passwordSHA256+"' DEFAULT DATABASE "+reader+" SETTINGS readonly = 2",
+		"REVOKE ALL ON *.* FROM "+name,
+		"GRANT SELECT ON "+reader+".* TO "+name)
+}
+
+// viewSQL makes the database of an analyst's views, and the views as they are in this version. It can be repeated, and run twice at once.
+func (c *Conn) viewSQL(reader string) []string {
+	statements := []string{"CREATE DATABASE IF NOT EXISTS " + reader}
+	for _, name := range AnalystViews() {
+		statements = append(statements, "CREATE OR REPLACE VIEW "+reader+"."+name+" DEFINER = "+reader+" SQL SECURITY DEFINER AS SELECT * FROM "+c.table(name))
 	}
 	return statements
+}
+
+// migrateAnalysts makes the views of every analyst that a node knows.
+func (c *Conn) migrateAnalysts(ctx context.Context, n *node) error {
+	rows, err := n.Query(ctx, "SELECT name FROM system.users WHERE startsWith(name, ?)", AnalystDatabase(c.cfg.Database, ""))
+	var refused *ch.Exception
+	if errors.As(err, &refused) && refused.Code == accessDenied {
+		return nil // whoever may not see users has not made any
+	}
+	if err != nil {
+		return fmt.Errorf("look for analysts: %w", err)
+	}
+	defer rows.Close()
+	var readers []string
+	for rows.Next() {
+		var reader string
+		if err := rows.Scan(&reader); err != nil {
+			return fmt.Errorf("look for analysts: %w", err)
+		}
+		readers = append(readers, reader)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("look for analysts: %w", err)
+	}
+	for _, reader := range readers {
+		for _, statement := range c.viewSQL(reader) {
+			if err := n.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("views of analysts: %s: %w", statement, err)
+			}
+		}
+	}
+	return nil
 }

@@ -163,9 +163,12 @@ func (p *Parts) SQL(query string) string {
 	return out
 }
 
-// SQLAs runs a query as a user.
+// SQLAs runs a query as a user: the administrator in the product's database, others in their own.
 func (p *Parts) SQLAs(user, password, query string) (string, error) {
-	params := url.Values{"database": {p.CH.Database}, "wait_end_of_query": {"1"}}
+	params := url.Values{"wait_end_of_query": {"1"}}
+	if user == "default" {
+		params.Set("database", p.CH.Database)
+	}
 	req, err := http.NewRequest(http.MethodPost, "http://"+p.CH.HTTPAddr+"/?"+params.Encode(), strings.NewReader(query))
 	if err != nil {
 		return "", err

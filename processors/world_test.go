@@ -93,7 +93,9 @@ func (w *world) createTopics() {
 			names = append(names, topic.Name)
 		}
 		_, _ = w.admin.DeleteTopics(ctx, names...)
-		_, _ = w.admin.DeleteGroups(ctx, Group(Upserts), Group(Validation))
+		for _, name := range Names() {
+			_, _ = w.admin.DeleteGroups(ctx, Group(name))
+		}
 		w.eventually("topics are deleted", func() error {
 			found, err := w.admin.ListTopics(ctx, names...)
 			for _, d := range found {

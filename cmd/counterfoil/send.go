@@ -20,6 +20,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/processors/upserts"
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/schemas/plainjson"
 )
 
 // Sizes of send.
@@ -151,7 +152,7 @@ func sendable(topic string, opts sendOptions) (schemas.Topic, error) {
 }
 
 // latestCodec makes the codec of the newest schema of a topic.
-func latestCodec(ctx context.Context, registry *sr.Client, topic string) (*plainCodec, error) {
+func latestCodec(ctx context.Context, registry *sr.Client, topic string) (*plainjson.Codec, error) {
 	s, err := registry.SchemaByVersion(ctx, schemas.Subject(topic), -1)
 	var refused *sr.ResponseError
 	switch {
@@ -160,14 +161,14 @@ func latestCodec(ctx context.Context, registry *sr.Client, topic string) (*plain
 	case err != nil:
 		return nil, fmt.Errorf("ask the schema registry for the schema of topic %s: %w (is it running? SCHEMA_REGISTRY_URL says where)", topic, err)
 	}
-	return newPlainCodec(s.ID, s.Schema.Schema)
+	return plainjson.New(s.ID, s.Schema.Schema)
 }
 
 // sender sends the lines of one input.
 type sender struct {
 	topic  schemas.Topic
 	opts   sendOptions
-	codec  *plainCodec
+	codec  *plainjson.Codec
 	client *kgo.Client
 	app    *app
 	start  time.Time
@@ -361,44 +362,39 @@ func (s *sender) encode(c chunk) (records []*kgo.Record, bad *badLines) {
 
 // record makes the record of a line, or says what is wrong with it.
 func (s *sender) record(line []byte) (*kgo.Record, []string) {
-	o, err := parseObject(line)
+	o, err := plainjson.Parse(line)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
 	env := schemas.Envelope{Tenant: s.opts.tenant, Reply: -1}
 	if s.opts.refField != "" {
-		switch ref, _ := o.take(s.opts.refField); ref := ref.(type) {
-		case nil:
-		case string:
-			env.Ref = &ref
-		case fmt.Stringer: // a number, as it is written
-			text := ref.String()
-			env.Ref = &text
-		default:
-			return nil, []string{fmt.Sprintf("%s: is %s; expected a string, a number or null", s.opts.refField, describe(ref))}
+		ref, bad := o.TakeRef(s.opts.refField)
+		if bad != nil {
+			return nil, []string{bad.Message}
 		}
+		env.Ref = ref
 	}
 	rec := &kgo.Record{Topic: s.topic.Name, Headers: env.Headers(nil)}
 	if s.topic.Role == schemas.RoleReference {
 		id := ownID(o)
 		if id == "" {
-			return nil, []string{"id: is missing; a reference record is found by its id, a string that is not empty"}
+			return nil, []string{"id is missing; a reference record is found by its id, a string that is not empty"}
 		}
 		rec.Key = schemas.ReferenceKey(s.opts.tenant, id)
 		if s.opts.remove {
 			return rec, nil
 		}
 	}
-	native, defects := s.codec.native(o)
+	var defects []schemas.Reason
+	if rec.Value, defects, err = s.codec.Append(nil, o); err != nil {
+		return nil, []string{err.Error()}
+	}
 	if len(defects) > 0 {
 		texts := make([]string, len(defects))
 		for i, d := range defects {
-			texts[i] = d.String()
+			texts[i] = d.Message
 		}
 		return nil, texts
-	}
-	if rec.Value, err = s.codec.append(nil, native); err != nil {
-		return nil, []string{err.Error()}
 	}
 	if len(rec.Value) > schemas.MaxItemBytes {
 		return nil, []string{fmt.Sprintf("has %s bytes when encoded; a record may have %s", grouped(int64(len(rec.Value))), grouped(schemas.MaxItemBytes))}
@@ -409,32 +405,23 @@ func (s *sender) record(line []byte) (*kgo.Record, []string) {
 	return rec, nil
 }
 
-func ownID(o object) string {
-	id, _ := lookup(o, "id").(string)
+func ownID(o plainjson.Object) string {
+	id, _ := o.Get("id").(string)
 	return id
 }
 
 // itemKey is the key that the engine judges an item under: with it the lines of one key stay in the file's order. Customer events have none.
-func itemKey(topic, tenant string, o object) []byte {
+func itemKey(topic, tenant string, o plainjson.Object) []byte {
 	switch topic {
 	case schemas.KindOwnership:
-		user, _ := lookup(o, "user_name").(string)
-		sku, _ := lookup(o, "product_sku").(string)
+		user, _ := o.Get("user_name").(string)
+		sku, _ := o.Get("product_sku").(string)
 		return upserts.Key(tenant, &schemas.Ownership{UserName: &user, ProductSKU: &sku})
 	case schemas.KindReferrals:
 		return []byte(tenant)
 	default:
 		return nil
 	}
-}
-
-func lookup(o object, name string) any {
-	for _, m := range o {
-		if m.name == name {
-			return m.value
-		}
-	}
-	return nil
 }
 
 // produce gives records to the client, which sends them in the background; it blocks while too many are on their way.

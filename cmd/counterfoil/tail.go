@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/schemas/plainjson"
 )
 
 func tailCommand() *command {
@@ -101,7 +102,7 @@ type tailer struct {
 
 // knownSchema is a schema id that was looked up: its codec, or why there is none.
 type knownSchema struct {
-	codec *plainCodec
+	codec *plainjson.Codec
 	err   error
 }
 
@@ -218,7 +219,7 @@ func (t *tailer) print(ctx context.Context, rec *kgo.Record) error {
 	dst := append(t.line[:0], `{"partition":`...)
 	dst = strconv.AppendInt(dst, int64(rec.Partition), 10)
 	dst = strconv.AppendInt(append(dst, `,"offset":`...), rec.Offset, 10)
-	dst = appendInstant(append(dst, `,"timestamp":`...), rec.Timestamp, "2006-01-02T15:04:05.000Z", rec.Timestamp.UnixMilli())
+	dst = plainjson.AppendInstant(append(dst, `,"timestamp":`...), rec.Timestamp, "2006-01-02T15:04:05.000Z", rec.Timestamp.UnixMilli())
 	dst = append(dst, `,"key":`...)
 	if rec.Key == nil {
 		dst = append(dst, "null"...)
@@ -230,7 +231,7 @@ func (t *tailer) print(ctx context.Context, rec *kgo.Record) error {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendBytes(append(appendText(dst, h.Key), ':'), h.Value)
+		dst = appendBytes(append(plainjson.AppendText(dst, h.Key), ':'), h.Value)
 	}
 	dst = append(dst, '}')
 	dst, err := t.appendValue(ctx, dst, rec.Value)
@@ -256,13 +257,13 @@ func (t *tailer) appendValue(ctx context.Context, dst, value []byte) ([]byte, er
 		}
 		if bad = known.err; bad == nil {
 			var done []byte
-			if done, bad = known.codec.appendJSON(append(dst, `,"value":`...), value); bad == nil {
+			if done, bad = known.codec.AppendJSON(append(dst, `,"value":`...), value); bad == nil {
 				return done, nil
 			}
 		}
 	}
-	dst = appendText(append(dst, `,"error":`...), bad.Error())
-	return appendText(append(dst, `,"value_base64":`...), base64.StdEncoding.EncodeToString(value)), nil
+	dst = plainjson.AppendText(append(dst, `,"error":`...), bad.Error())
+	return plainjson.AppendText(append(dst, `,"value_base64":`...), base64.StdEncoding.EncodeToString(value)), nil
 }
 
 // schema looks a schema id up once.
@@ -277,7 +278,7 @@ func (t *tailer) schema(ctx context.Context, id int32) (*knownSchema, error) {
 	var refused *sr.ResponseError
 	switch {
 	case err == nil:
-		known.codec, known.err = newPlainCodec(int(id), s.Schema)
+		known.codec, known.err = plainjson.New(int(id), s.Schema)
 	case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound:
 		known.err = fmt.Errorf("the registry has no schema with id %d", id)
 	default:
@@ -290,7 +291,7 @@ func (t *tailer) schema(ctx context.Context, id int32) (*knownSchema, error) {
 // appendBytes appends a key or the value of a header: text, or {"base64": ...} where it is none.
 func appendBytes(dst, b []byte) []byte {
 	if utf8.Valid(b) {
-		return appendText(dst, string(b))
+		return plainjson.AppendText(dst, string(b))
 	}
-	return append(appendText(append(dst, `{"base64":`...), base64.StdEncoding.EncodeToString(b)), '}')
+	return append(plainjson.AppendText(append(dst, `{"base64":`...), base64.StdEncoding.EncodeToString(b)), '}')
 }

@@ -288,8 +288,8 @@ func TestSendRefusesAChunkWithABadLine(t *testing.T) {
 	x := newTools(t)
 	good := `{"id":"A","name":"n"}` + "\n"
 	code, _, errs := x.call(t, good+`{"id":"B","nam":"n"}`+"\n"+good+"{\n"+`{"name":"n"}`+"\n", "send", "kpis", "-", "--tenant", "acme")
-	for _, want := range []string{"line 2: nam: counterfoil.KPI has no such field; did you mean name?\n", "line 2: name: is missing",
-		"line 4: is not valid JSON: it ends too early\n", "line 5: id: is missing", "standard input has 3 lines that are not as the schema wants them, named above: nothing was sent"} {
+	for _, want := range []string{"line 2: nam is not a field of KPI; did you mean name?\n", "line 2: name is missing",
+		"line 4: is not valid JSON: it ends too early\n", "line 5: id is missing", "standard input has 3 lines that are not as the schema wants them, named above: nothing was sent"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("%q is not in %s", want, errs)
 		}
@@ -301,7 +301,7 @@ func TestSendRefusesAChunkWithABadLine(t *testing.T) {
 	// A bad line in the second chunk: the first was sent, and --skip goes on behind it.
 	long := strings.Repeat(good, chunkLines+5)
 	code, _, errs = x.call(t, long+"{}\n", "send", "kpis", "-", "--tenant", "acme")
-	for _, want := range []string{"line 10006: id: is missing", "sent 10,000 records to kpis", "nothing from line 10001 on was sent", "--skip 10000"} {
+	for _, want := range []string{"line 10006: id is missing", "sent 10,000 records to kpis", "nothing from line 10001 on was sent", "--skip 10000"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("%q is not in %s", want, errs)
 		}
@@ -347,7 +347,7 @@ func TestSendSaysWhatIsWrong(t *testing.T) {
 		{"kpis", 2, "a topic and a file"},
 		{"kpis - --tenant", 2, "flag needs an argument"},
 		{"kpis -", 2, "--tenant is missing"},
-		{"kpi - --tenant a", 2, `there is no topic "kpi"; send to one of ownership, customer_events, referrals, accounts`},
+		{"kpi - --tenant a", 2, `there is no topic "kpi"; send to one of ownership, customer_events, referrals, sales, transactions, accounts`},
 		{"batches - --tenant a", 2, "written by Counterfoil alone"},
 		{"ownership.processed - --tenant a", 2, "written by Counterfoil alone"},
 		{"api_keys - --tenant a", 2, "counterfoil keys"},

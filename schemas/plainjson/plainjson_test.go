@@ -1,4 +1,4 @@
-package main
+package plainjson
 
 import (
 	"bytes"
@@ -34,13 +34,16 @@ const everyType = `{"type":"record","name":"Every","namespace":"a.b","fields":[
 func allSchemas() map[string]string {
 	all := map[string]string{"every type": everyType}
 	for _, t := range schemas.Topics() {
+		if t.Schema == nil {
+			continue
+		}
 		all[t.Schema.Name()] = t.Schema.Text()
 	}
 	return all
 }
 
 // generate makes a random value of a type, as goavro has it.
-func generate(r *rand.Rand, t *plainType) any {
+func generate(r *rand.Rand, t *node) any {
 	switch t.kind {
 	case "union":
 		b := t.branches[r.IntN(len(t.branches))]
@@ -104,7 +107,7 @@ func generate(r *rand.Rand, t *plainType) any {
 }
 
 // generateDecimal makes Avro's bytes with arithmetic unlike that of the code under test.
-func generateDecimal(r *rand.Rand, t *plainType) []byte {
+func generateDecimal(r *rand.Rand, t *node) []byte {
 	n := new(big.Int)
 	for range 1 + r.IntN(t.precision) {
 		n.Add(n.Mul(n, big.NewInt(10)), big.NewInt(r.Int64N(10)))
@@ -138,24 +141,24 @@ func randomText(r *rand.Rand) string {
 func TestWhatTailPrintsCanBeSentAgain(t *testing.T) {
 	for name, text := range allSchemas() {
 		t.Run(name, func(t *testing.T) {
-			codec, err := newPlainCodec(7, text)
+			codec, err := New(7, text)
 			if err != nil {
 				t.Fatal(err)
 			}
 			r := rand.New(rand.NewPCG(3, 4))
 			for range 300 {
-				want, err := codec.append(nil, generate(r, codec.root))
+				want, err := codec.encode(nil, generate(r, codec.root))
 				if err != nil {
 					t.Fatal(err)
 				}
-				line, err := codec.appendJSON(nil, want)
+				line, err := codec.AppendJSON(nil, want)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if !json.Valid(line) || bytes.ContainsRune(line, '\n') {
 					t.Fatalf("not JSON in one line: %s", line)
 				}
-				o, err := parseObject(line)
+				o, err := Parse(line)
 				if err != nil {
 					t.Fatalf("%s: %v", line, err)
 				}
@@ -163,12 +166,12 @@ func TestWhatTailPrintsCanBeSentAgain(t *testing.T) {
 				if len(defects) > 0 {
 					t.Fatalf("%s: %v", line, defects)
 				}
-				got, err := codec.append(nil, native)
+				got, err := codec.encode(nil, native)
 				if err != nil {
 					t.Fatalf("%s: %v", line, err)
 				}
 				// Maps have no order; everything else gives the same bytes.
-				if again, _ := codec.appendJSON(nil, got); !bytes.Equal(again, line) {
+				if again, _ := codec.AppendJSON(nil, got); !bytes.Equal(again, line) {
 					t.Fatalf("printed %s, after sending it %s", line, again)
 				}
 				if name != "every type" && !bytes.Equal(got, want) {
@@ -189,11 +192,11 @@ func decode[T any](t *testing.T, s *schemas.Schema, value []byte) T {
 }
 
 func TestPlainJSONMeansWhatTheTypedCodecReads(t *testing.T) {
-	codec, err := newPlainCodec(1, schemas.CustomerEventSchema.Text())
+	codec, err := New(1, schemas.CustomerEventSchema.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := parseObject([]byte(`{"kind":"purchase","account":{"number":"ACR1"},"participant":null,"performed_on":"2016-06-22T15:00:00.250+03:00",
+	o, err := Parse([]byte(`{"kind":"purchase","account":{"number":"ACR1"},"participant":null,"performed_on":"2016-06-22T15:00:00.250+03:00",
 		"udf_date_1":"1969-12-31T23:59:59.999Z","udf_date_2":1466607600000,"udf_date_3":"2016-06-22T15:00:00","udf_float_1":1.5,
 		"products":[{"product":{"code":"Bronze"},"quantity":2,"net_amount":"-1234567890123456789012345678.0000000001","vat_amount":1e-10,"total_amount":0.10}]}`))
 	if err != nil {
@@ -203,7 +206,7 @@ func TestPlainJSONMeansWhatTheTypedCodecReads(t *testing.T) {
 	if len(defects) > 0 {
 		t.Fatal(defects)
 	}
-	value, err := codec.append(nil, native)
+	value, err := codec.encode(nil, native)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +231,7 @@ func TestPlainJSONMeansWhatTheTypedCodecReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, err := codec.appendJSON(nil, ours)
+	line, err := codec.AppendJSON(nil, ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,15 +243,15 @@ func TestPlainJSONMeansWhatTheTypedCodecReads(t *testing.T) {
 }
 
 func TestDefaultsFillWhatIsLeftOut(t *testing.T) {
-	codec, err := newPlainCodec(1, schemas.OwnershipSchema.Text())
+	codec, err := New(1, schemas.OwnershipSchema.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	native, defects := codec.native(object{{"time_of_approval", "2016-02-29"}})
+	native, defects := codec.native(Object{{"time_of_approval", "2016-02-29"}})
 	if len(defects) > 0 {
 		t.Fatal(defects)
 	}
-	value, err := codec.append(nil, native)
+	value, err := codec.encode(nil, native)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,10 +263,10 @@ func TestDefaultsFillWhatIsLeftOut(t *testing.T) {
 }
 
 func TestDefectsNameFieldAndRule(t *testing.T) {
-	codecs := map[string]*plainCodec{}
+	codecs := map[string]*Codec{}
 	for name, text := range allSchemas() {
 		var err error
-		if codecs[name], err = newPlainCodec(1, text); err != nil {
+		if codecs[name], err = New(1, text); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -271,46 +274,49 @@ func TestDefectsNameFieldAndRule(t *testing.T) {
 		schema, line string
 		want         []string
 	}{
-		{"customer_event", `{"kind":"web","websit":"x"}`, []string{"websit: counterfoil.CustomerEvent has no such field; did you mean website?"}},
-		{"kpi", `{"id":"1","name":"n","entirely_else_where":1}`, []string{"entirely_else_where: counterfoil.KPI has no such field; its fields are id, name, alternative_code"}},
-		{"kpi", `{"id":null}`, []string{"id: may not be null; expected a string", "name: is missing; expected a string"}},
-		{"kpi", `{"id":"1","id":"2","name":"n"}`, []string{"id: stands there twice"}},
-		{"kpi", `{"id":1,"name":"n"}`, []string{"id: is 1; expected a string"}},
-		{"customer_event", `{"kind":"purchase","products":[{"quantity":1},{"quantity":"1,5"}]}`, []string{`products[1].quantity: is "1,5"; expected a decimal number such as 12.5 or "12.5"`}},
-		{"customer_event", `{"kind":"purchase","amount":0.00000000001}`, []string{"amount: is 0.00000000001, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded"}},
-		{"customer_event", `{"kind":"purchase","amount":1e28}`, []string{"amount: is 1e28, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded"}},
-		{"customer_event", `{"kind":"purchase","amount":1e999999999}`, []string{"amount: is 1e999999999, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded"}},
-		{"customer_event", `{"kind":"purchase","amount":true}`, []string{`amount: is true; expected a decimal number such as 12.5 or "12.5"`}},
-		{"customer_event", `{"kind":"web","account":"ACR1"}`, []string{`account: is "ACR1"; expected an object with members of counterfoil.AccountIdentifier`}},
-		{"customer_event", `{"kind":"web","products":{}}`, []string{"products: is an object; expected an array of which each is an object with members of counterfoil.PurchaseLine"}},
-		{"customer_event", `{"kind":"web","performed_on":"22/06/2016"}`, []string{`performed_on: is "22/06/2016"; expected an instant such as "2016-06-22T15:00:00Z", or a count of units since 1970`}},
-		{"customer_event", `{"kind":"web","performed_on":"2016-06-22T15:00:00.1234Z"}`, []string{`performed_on: is "2016-06-22T15:00:00.1234Z": an instant here has at most 3 fraction digits, and nothing is rounded`}},
-		{"customer_event", `{"kind":"web","performed_on":"1899-12-31T23:59:59Z"}`, []string{`performed_on: is "1899-12-31T23:59:59Z", which is outside 1900-01-01 to 2261-12-31: this cannot be kept`}},
-		{"customer_event", `{"kind":"web","performed_on":-2208988800001}`, []string{`performed_on: is -2208988800001, which is outside 1900-01-01 to 2261-12-31: this cannot be kept`}},
-		{"customer_event", `{"kind":"web","performed_on":9214646400000}`, []string{`performed_on: is 9214646400000, which is outside 1900-01-01 to 2261-12-31: this cannot be kept`}},
-		{"customer_event", `{"kind":"web","udf_float_1":"much"}`, []string{`udf_float_1: is "much"; expected a number, "NaN", "Infinity" or "-Infinity"`}},
-		{"customer_event", `{"kind":"web","udf_float_1":1e400}`, []string{`udf_float_1: is 1e400; expected a number, "NaN", "Infinity" or "-Infinity"`}},
-		{"ownership", `{"quantity":1.5}`, []string{"quantity: is 1.5; expected a whole number of 64 bits"}},
-		{"ownership", `{"quantity":9223372036854775808}`, []string{"quantity: is 9223372036854775808; expected a whole number of 64 bits"}},
-		{"ownership", `{"has_product":"yes"}`, []string{`has_product: is "yes"; expected true or false`}},
-		{"ownership", `{"time_of_approval":"2015-02-29"}`, []string{`time_of_approval: is "2015-02-29"; expected a day such as "2016-06-22"`}},
-		{"ownership", `{"clear":[1]}`, []string{"clear[0]: is 1; expected a string"}},
-		{"api_key", `{"id":"1","tenant":"a","secret_hash":"%","enabled":true,"note":"","created_at":0}`, []string{`secret_hash: is "%"; expected a string in base64`}},
+		{"customer_event", `{"kind":"web","websit":"x"}`, []string{"invalid: websit is not a field of CustomerEvent; did you mean website?"}},
+		{"kpi", `{"id":"1","name":"n","entirely_else_where":1}`, []string{"invalid: entirely_else_where is not a field of KPI; its fields are id, name, alternative_code."}},
+		{"kpi", `{"id":null}`, []string{"missing: id may not be null; expected a string.", "missing: name is missing; expected a string."}},
+		{"kpi", `{"id":"1","id":"2","name":"n"}`, []string{"invalid: id stands there twice."}},
+		{"kpi", `{"id":1,"name":"n"}`, []string{"invalid: id is 1; expected a string."}},
+		{"customer_event", `{"kind":"purchase","products":[{"quantity":1},{"quantity":"1,5"}]}`, []string{`invalid: products[1].quantity is "1,5"; expected a decimal number such as 12.5 or "12.5".`}},
+		{"customer_event", `{"kind":"purchase","amount":0.00000000001}`, []string{"out_of_range: amount is 0.00000000001, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded."}},
+		{"customer_event", `{"kind":"purchase","amount":1e28}`, []string{"out_of_range: amount is 1e28, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded."}},
+		{"customer_event", `{"kind":"purchase","amount":1e999999999}`, []string{"out_of_range: amount is 1e999999999, which does not fit: at most 28 digits before the point and 10 after it, and nothing is rounded."}},
+		{"customer_event", `{"kind":"purchase","amount":true}`, []string{`invalid: amount is true; expected a decimal number such as 12.5 or "12.5".`}},
+		{"customer_event", `{"kind":"web","account":"ACR1"}`, []string{`invalid: account is "ACR1"; expected an object with members of AccountIdentifier.`}},
+		{"customer_event", `{"kind":"web","products":{}}`, []string{"invalid: products is an object; expected an array of which each is an object with members of PurchaseLine."}},
+		{"customer_event", `{"kind":"web","performed_on":"22/06/2016"}`, []string{`invalid: performed_on is "22/06/2016"; expected an instant such as "2016-06-22T15:00:00Z", or a count of units since 1970.`}},
+		{"customer_event", `{"kind":"web","performed_on":"2016-06-22T15:00:00.1234Z"}`, []string{`out_of_range: performed_on is "2016-06-22T15:00:00.1234Z": an instant here has at most 3 fraction digits, and nothing is rounded.`}},
+		{"customer_event", `{"kind":"web","performed_on":"1899-12-31T23:59:59Z"}`, []string{`out_of_range: performed_on is "1899-12-31T23:59:59Z", which is outside 1900-01-01 to 2261-12-31: this cannot be kept.`}},
+		{"customer_event", `{"kind":"web","performed_on":-2208988800001}`, []string{`out_of_range: performed_on is -2208988800001, which is outside 1900-01-01 to 2261-12-31: this cannot be kept.`}},
+		{"customer_event", `{"kind":"web","performed_on":9214646400000}`, []string{`out_of_range: performed_on is 9214646400000, which is outside 1900-01-01 to 2261-12-31: this cannot be kept.`}},
+		{"customer_event", `{"kind":"web","udf_float_1":"much"}`, []string{`invalid: udf_float_1 is "much"; expected a number, "NaN", "Infinity" or "-Infinity".`}},
+		{"customer_event", `{"kind":"web","udf_float_1":1e400}`, []string{`invalid: udf_float_1 is 1e400; expected a number, "NaN", "Infinity" or "-Infinity".`}},
+		{"ownership", `{"quantity":1.5}`, []string{"invalid: quantity is 1.5; expected a whole number of 64 bits."}},
+		{"ownership", `{"quantity":9223372036854775808}`, []string{"out_of_range: quantity is 9223372036854775808; expected a whole number of 64 bits."}},
+		{"ownership", `{"has_product":"yes"}`, []string{`invalid: has_product is "yes"; expected true or false.`}},
+		{"ownership", `{"time_of_approval":"2015-02-29"}`, []string{`invalid: time_of_approval is "2015-02-29"; expected a day such as "2016-06-22".`}},
+		{"ownership", `{"clear":[1]}`, []string{"invalid: clear[0] is 1; expected a string."}},
+		{"api_key", `{"id":"1","tenant":"a","secret_hash":"%","enabled":true,"note":"","created_at":0}`, []string{`invalid: secret_hash is "%"; expected a string in base64.`}},
 		{"every type", `{"n":null,"b":true,"i":3000000000,"f":1,"d":1,"e":"THREE","x":"AAAA","xd":"9999999999999999","m":{"k":"NO"},"u":"x","ns":0,"day":17,"late":null,"odd":"","list":[]}`, []string{
-			"i: is 3000000000; expected a whole number of 32 bits", `e: is "THREE"; expected one of ONE, TWO`, `x: is "AAAA"; expected a string in base64 of 4 bytes`,
-			`xd: is "9999999999999999", which does not fit: at most 15 digits before the point and 3 after it, and nothing is rounded`,
-			`m.k: is "NO"; expected one of ONE, TWO`, `u: is "x"; expected an object with one member, whose name says the type: null, string, long, a.b.R`,
-			`day: is 17; expected a day such as "2016-06-22"`}},
+			"out_of_range: i is 3000000000; expected a whole number of 32 bits.", `invalid: e is "THREE"; expected one of ONE, TWO.`, `invalid: x is "AAAA"; expected a string in base64 of 4 bytes.`,
+			`out_of_range: xd is "9999999999999999", which does not fit: at most 15 digits before the point and 3 after it, and nothing is rounded.`,
+			`invalid: m.k is "NO"; expected one of ONE, TWO.`, `invalid: u is "x"; expected an object with one member, whose name says the type: null, string, long, a.b.R.`,
+			`invalid: day is 17; expected a day such as "2016-06-22".`}},
 	} {
-		o, err := parseObject([]byte(c.line))
+		o, err := Parse([]byte(c.line))
 		if err != nil {
 			t.Errorf("%s: %v", c.line, err)
 			continue
 		}
-		_, defects := codecs[c.schema].native(o)
+		_, defects, _ := codecs[c.schema].Append(nil, o)
 		var got []string
 		for _, d := range defects {
-			got = append(got, d.String())
+			got = append(got, d.Code+": "+d.Message)
+			if !strings.HasPrefix(d.Message, d.Field+" ") {
+				t.Errorf("the message %q does not begin with the field %q", d.Message, d.Field)
+			}
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.line, diff)
@@ -321,15 +327,15 @@ func TestDefectsNameFieldAndRule(t *testing.T) {
 func TestLinesThatAreNoObject(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"a":1`:                                "is not valid JSON: it ends too early",
-		`{"a":1}{"b":2}`:                        "has something behind its JSON value: one object a line",
+		`{"a":1}{"b":2}`:                        "has something behind its JSON value",
 		`{"a":01}`:                              "is not valid JSON: invalid character '1' after object key:value pair",
-		`[{}]`:                                  "is an array: every line is one JSON object",
-		`null`:                                  "is null: every line is one JSON object",
+		`[{}]`:                                  "is an array; expected one JSON object",
+		`null`:                                  "is null; expected one JSON object",
 		"{\"a\":\"\xff\"}":                      "is not UTF-8",
 		strings.Repeat("[", 70):                 "is not valid JSON: it is nested deeper than 64",
 		`{"a":` + strings.Repeat(`{"a":`, 1000): "is not valid JSON: it is nested deeper than 64",
 	} {
-		_, err := parseObject([]byte(line))
+		_, err := Parse([]byte(line))
 		if err == nil || err.Error() != want {
 			t.Errorf("%.40s: %v, want %s", line, err, want)
 		}
@@ -337,33 +343,33 @@ func TestLinesThatAreNoObject(t *testing.T) {
 }
 
 func TestUndecodableValuesAreRefused(t *testing.T) {
-	codec, err := newPlainCodec(1, schemas.KPISchema.Text())
+	codec, err := New(1, schemas.KPISchema.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, value := range map[string][]byte{
 		"too short": {0, 0, 0, 0, 1, 40, 'a'}, "too long": {0, 0, 0, 0, 1, 0, 0, 0, 0}, "not UTF-8": {0, 0, 0, 0, 1, 2, 0xff, 0, 0}, "other format": {1, 2, 3},
 	} {
-		if line, err := codec.appendJSON(nil, value); err == nil {
+		if line, err := codec.AppendJSON(nil, value); err == nil {
 			t.Errorf("%s: printed %s", name, line)
 		}
 	}
 }
 
 func FuzzPlainJSON(f *testing.F) {
-	codecs := map[string]*plainCodec{}
+	codecs := map[string]*Codec{}
 	for name, text := range allSchemas() {
-		codec, err := newPlainCodec(1, text)
+		codec, err := New(1, text)
 		if err != nil {
 			f.Fatal(err)
 		}
 		codecs[name] = codec
 		r := rand.New(rand.NewPCG(5, 6))
-		value, err := codec.append(nil, generate(r, codec.root))
+		value, err := codec.encode(nil, generate(r, codec.root))
 		if err != nil {
 			f.Fatal(err)
 		}
-		line, err := codec.appendJSON(nil, value)
+		line, err := codec.AppendJSON(nil, value)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -374,7 +380,7 @@ func FuzzPlainJSON(f *testing.F) {
 		if codec == nil {
 			return
 		}
-		o, err := parseObject(line)
+		o, err := Parse(line)
 		if err != nil {
 			return
 		}
@@ -382,15 +388,15 @@ func FuzzPlainJSON(f *testing.F) {
 		if len(defects) > 0 {
 			return
 		}
-		value, err := codec.append(nil, native)
+		value, err := codec.encode(nil, native)
 		if err != nil {
 			t.Fatalf("what had no defect does not encode: %v", err)
 		}
-		printed, err := codec.appendJSON(nil, value)
+		printed, err := codec.AppendJSON(nil, value)
 		if err != nil {
 			t.Fatalf("what was encoded does not print: %v", err)
 		}
-		o, err = parseObject(printed)
+		o, err = Parse(printed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,10 +404,10 @@ func FuzzPlainJSON(f *testing.F) {
 		if len(defects) > 0 {
 			t.Fatalf("what was printed cannot be sent: %v", defects)
 		}
-		if value, err = codec.append(nil, again); err != nil {
+		if value, err = codec.encode(nil, again); err != nil {
 			t.Fatal(err)
 		}
-		if second, err := codec.appendJSON(nil, value); err != nil || !bytes.Equal(printed, second) {
+		if second, err := codec.AppendJSON(nil, value); err != nil || !bytes.Equal(printed, second) {
 			t.Fatalf("printed %s, after sending it %s (%v)", printed, second, err)
 		}
 	})

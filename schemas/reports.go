@@ -89,3 +89,34 @@ type FoundCall struct {
 	Medium       *string
 	Keyword      *string
 }
+
+// BuyingReportParams ask what a customer bought.
+type BuyingReportParams struct {
+	Tenant     string
+	CustomerID int64  // counts before AccountNo; 0: not given
+	AccountNo  string // of the customer; "": not given
+	BasedOn    string // BasedOnOrders or BasedOnInvoices
+	MonthsBack int32  // from the same day so many months before Today, at least 1
+	// WeeksUntilAvailable leaves out what is not in stock and does not come back within so many weeks of Today; 0 leaves out nothing.
+	WeeksUntilAvailable int32
+	Today               time.Time // a day, UTC
+}
+
+// What a buying report is based on.
+const (
+	BasedOnOrders   = "O"
+	BasedOnInvoices = "I"
+)
+
+// BuyingReportItem is a product that a customer bought.
+type BuyingReportItem struct {
+	ID           int64
+	Code         string
+	Description  string
+	CustPartNo   string
+	Barcode      string
+	EPOSBarcode  string
+	Qty          int64      // net of what came back, more than 0
+	LastInvoiced *time.Time // a day, whenever that was; nil: never
+	NextAvail    *time.Time // a day; nil: in stock, or not known
+}

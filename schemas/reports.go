@@ -48,6 +48,13 @@ type ItemReport struct {
 	Reasons []Reason // of an unprocessed item
 }
 
+// OutcomeReport is the outcome of the first attempt of an item.
+type OutcomeReport struct {
+	Index     int32
+	Processed any      // head of a processed outcome, such as *[OwnershipResult]; of a member that has no column it holds the zero value
+	Reasons   []Reason // of an unprocessed item
+}
+
 // OwnershipReport is who owns how many of a product now.
 type OwnershipReport struct {
 	UserName       string

@@ -24,8 +24,11 @@ const (
 )
 
 // FitsDecimal reports whether d is exactly representable as decimal(38, 10). What does not fit is a defect, never rounded.
-func FitsDecimal(d Decimal) bool {
-	_, err := unscaled(d, DecimalPrecision, DecimalScale)
+func FitsDecimal(d Decimal) bool { return FitsDecimalOf(d, DecimalPrecision, DecimalScale) }
+
+// FitsDecimalOf is [FitsDecimal] for another precision and scale.
+func FitsDecimalOf(d Decimal, precision, scale int32) bool {
+	_, err := unscaled(d, int64(precision), int64(scale))
 	return err == nil
 }
 

@@ -17,28 +17,33 @@ import (
 type leafKind uint8
 
 const (
-	leafString  leafKind = iota + 1 // string, bytes, enum, fixed: String
-	leafBool                        // Bool
-	leafInt32                       // Int32
-	leafInt64                       // Int64
-	leafFloat64                     // float, double: Float64
-	leafMillis                      // timestamp-millis: DateTime64(3)
-	leafDate                        // Date32
-	leafDecimal                     // Decimal(38, 10)
+	leafString     leafKind = iota + 1 // string, bytes, enum, fixed: String
+	leafBool                           // Bool
+	leafInt32                          // Int32
+	leafInt64                          // Int64
+	leafFloat64                        // float, double: Float64
+	leafMillis                         // timestamp-millis: DateTime64(3)
+	leafDate                           // Date32
+	leafNanos                          // timestamp-nanos: DateTime64(9)
+	leafDecimal                        // Decimal(38, 10)
+	leafDecimal256                     // a wider decimal: Decimal(57, 28)
 )
 
 // sqlTypes are the column types of the leaves. The migrations say the same; a test compares them.
 var sqlTypes = map[leafKind]string{
 	leafString: "String", leafBool: "Bool", leafInt32: "Int32", leafInt64: "Int64", leafFloat64: "Float64",
-	leafMillis: "DateTime64(3, 'UTC')", leafDate: "Date32", leafDecimal: "Decimal(38, 10)",
+	leafMillis: "DateTime64(3, 'UTC')", leafNanos: "DateTime64(9, 'UTC')", leafDate: "Date32",
+	leafDecimal: "Decimal(38, 10)", leafDecimal256: "Decimal(57, 28)",
 }
 
 // binding ties a path of Avro members to a column. A path that crosses an array fills an Array column.
 type binding struct {
-	path []string
-	kind leafKind
-	col  column
-	def  any // of a member that the writer lacks: as the reader's schema has it; nil: null or zero
+	member string   // its whole path, for messages
+	path   []string // what is left of it
+	kind   leafKind
+	col    column
+	def    any                 // of a member that the writer lacks: as the reader's schema has it; nil: null or zero
+	text   func(string) string // of a text, see columnSpec
 }
 
 // resolve finds what a path leads to in the schema, which is the reader's.
@@ -105,10 +110,14 @@ func fieldNamed(n *avro.SchemaNode, name string) *avro.SchemaField {
 
 func leafOf(n *avro.SchemaNode) leafKind {
 	switch {
+	case n.LogicalType == "decimal" && n.Scale == schemas.TransactionScale:
+		return leafDecimal256
 	case n.LogicalType == "decimal":
 		return leafDecimal
 	case n.LogicalType == "timestamp-millis":
 		return leafMillis
+	case n.LogicalType == "timestamp-nanos":
+		return leafNanos
 	case n.LogicalType == "date":
 		return leafDate
 	}
@@ -294,10 +303,18 @@ func (c *compiler) value(n *avro.SchemaNode, to []binding, inList bool, depth in
 			return nil, err
 		}
 	}
-	if len(steps) != 1 {
-		return nil, errors.New("two columns of one member")
+	if len(steps) == 1 {
+		return steps[0], nil
 	}
-	return steps[0], nil
+	return func(d *decoder) { // each column reads the member anew
+		from := d.b
+		for _, s := range steps {
+			if d.err == nil {
+				d.b = from
+				s(d)
+			}
+		}
+	}, nil
 }
 
 func (c *compiler) record(n *avro.SchemaNode, to []binding, inList bool, depth int) (step, error) {
@@ -427,14 +444,29 @@ var (
 	maxDay     = maxInstant.Unix() / 86400
 )
 
-var errRange = errors.New("an instant or date in it lies outside 1900-01-01 to 2261-12-31")
+// errRange is wrapped by the errors of values that are well-formed and cannot be kept.
+var errRange = errors.New("out of range")
+
+// rangeError says which member is out of range, and of what.
+type rangeError struct{ member, rule string }
+
+func (e *rangeError) Error() string        { return e.member + " " + e.rule }
+func (e *rangeError) Is(target error) bool { return target == errRange }
 
 // leaf compiles a primitive that goes to one column, with Avro's promotions.
 func leaf(n *avro.SchemaNode, b binding) (step, error) {
+	errTime := &rangeError{b.member, "lies outside 1900-01-01 to 2261-12-31"}
 	switch c := b.col.(type) {
 	case *col[string]:
 		switch n.Type {
 		case "string", "bytes":
+			if text := b.text; text != nil {
+				return func(d *decoder) {
+					if s := text(alias(d.bytes())); s != "" {
+						c.put(s)
+					}
+				}, nil
+			}
 			return func(d *decoder) { c.put(alias(d.bytes())) }, nil
 		case "fixed":
 			size := int64(n.Size)
@@ -478,7 +510,7 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 		return func(d *decoder) {
 			v := d.long() / per
 			if v < minMillis || v >= maxMillis {
-				d.fail(errRange)
+				d.fail(errTime)
 			}
 			c.put(v)
 		}, nil
@@ -500,11 +532,29 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 			}, nil
 		}
 	case *col[time.Time]:
+		if b.kind == leafNanos && (n.Type == "int" || n.Type == "long") {
+			// In the writer's unit: what is out of range must not wrap around before it is seen.
+			per := int64(time.Second)
+			switch n.LogicalType {
+			case "timestamp-millis":
+				per = 1e3
+			case "timestamp-micros":
+				per = 1e6
+			}
+			low, high := minInstant.Unix()*per, maxInstant.Unix()*per
+			return func(d *decoder) {
+				v := d.long()
+				if v < low || v >= high {
+					d.fail(errTime)
+				}
+				c.put(time.Unix(v/per, v%per*(int64(time.Second)/per)).UTC())
+			}, nil
+		}
 		if n.Type == "int" {
 			return func(d *decoder) {
 				v := d.long()
 				if v < minDay || v >= maxDay {
-					d.fail(errRange)
+					d.fail(errTime)
 				}
 				c.put(time.Unix(v*86400, 0).UTC())
 			}, nil
@@ -519,6 +569,11 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 			return nil, fmt.Errorf("%s is no decimal", n.Type)
 		}
 		scale := int32(n.Scale)
+		precision, digits := int32(schemas.DecimalPrecision), int32(schemas.DecimalScale)
+		if b.kind == leafDecimal256 {
+			precision, digits = schemas.TransactionPrecision, schemas.TransactionScale
+		}
+		errDigits := &rangeError{b.member, fmt.Sprintf("has more than %d digits before the point or %d after it", precision-digits, digits)}
 		return func(d *decoder) {
 			var b []byte
 			if size >= 0 {
@@ -531,8 +586,8 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 			}
 			v := schemas.DecimalFromBytes(b, scale)
 			// Eight bytes are 19 digits: at our own scale they always fit.
-			if (len(b) > 8 || scale != schemas.DecimalScale) && !schemas.FitsDecimal(v) {
-				d.fail(errors.New("a decimal in it has too many digits"))
+			if (len(b) > 8 || scale != digits) && !schemas.FitsDecimalOf(v, precision, digits) {
+				d.fail(errDigits)
 			}
 			c.put(v)
 		}, nil

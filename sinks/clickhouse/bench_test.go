@@ -88,14 +88,14 @@ func BenchmarkFill(b *testing.B) {
 		{customerEventsTable, fullEvent(rand.New(rand.NewPCG(1, 2)))},
 	} {
 		b.Run(c.spec.name, func(b *testing.B) {
-			data, err := c.spec.schema.Avro().AppendEncode(binary.BigEndian.AppendUint32([]byte{0}, 1), c.value)
+			data, err := c.spec.sources[0].schema.Avro().AppendEncode(binary.BigEndian.AppendUint32([]byte{0}, 1), c.value)
 			must(b, err)
-			f, err := newFill(c.spec, &cfg, fixedWriter{c.spec.schema.Avro()})
+			f, err := newFill(c.spec, &cfg, fixedWriter{c.spec.sources[0].schema.Avro()})
 			must(b, err)
 			rec, p := &kgo.Record{Value: data}, &part{}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := f.add(rec, p); err != nil {
+				if _, err := f.add(rec, p); err != nil {
 					b.Fatal(err)
 				}
 				if f.rows() == 10_000 {

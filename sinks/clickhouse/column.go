@@ -21,6 +21,7 @@ type column interface {
 	close()                        // ends the row of an Array column
 	isList() bool                  //
 	used() bool                    // some row has a value
+	has(row int) bool              // a value was put for the row, the last
 	settle(rows int)               // appends what rows without a value have
 	truncate(rows int)             // drops everything beyond the first rows, half-written rows included
 	keep(mask []bool)              // drops the rows whose mask is false
@@ -29,7 +30,7 @@ type column interface {
 }
 
 // col is the only implementation. T is what clickhouse-go takes without conversion: string, bool, int32, int64 (also milliseconds of a
-// DateTime64(3)), float64, time.Time (of a Date32), uint8 and decimal. Its slices are reused from block to block.
+// DateTime64(3)), float64, time.Time (of a Date32 or a DateTime64(9)), uint8 and decimal. Its slices are reused from block to block.
 type col[T any] struct {
 	rows     *int   // whole rows of the block: a value that is put belongs to the one behind them
 	vals     []T    // of the rows up to the last that has a value
@@ -75,6 +76,8 @@ func (c *col[T]) close() {
 
 func (c *col[T]) isList() bool { return c.list }
 func (c *col[T]) used() bool   { return len(c.vals) > 0 }
+
+func (c *col[T]) has(row int) bool { return len(c.vals) > row }
 
 func (c *col[T]) settle(rows int) {
 	if c.list {
@@ -210,9 +213,9 @@ func newColumn(rows *int, kind leafKind, nullable, list bool) column {
 		return &col[int64]{rows: rows, nullable: nullable, list: list}
 	case leafFloat64:
 		return &col[float64]{rows: rows, nullable: nullable, list: list}
-	case leafDate:
+	case leafDate, leafNanos:
 		return &col[time.Time]{rows: rows, nullable: nullable, list: list}
-	case leafDecimal:
+	case leafDecimal, leafDecimal256:
 		return &col[schemas.Decimal]{rows: rows, nullable: nullable, list: list}
 	}
 	panic("unknown kind of column")

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,22 +20,21 @@ type Writers interface {
 
 // fill is a block of one table under construction: typed column slices, filled straight from Avro and reused from block to block.
 type fill struct {
-	spec     *tableSpec
-	cfg      *SinkConfig
-	writers  Writers
-	names    []string // of cols, in the order of the INSERT
-	cols     []column
-	bindings []binding
-	programs map[int32]*program // by writer schema id
-	ownProg  *program           // for values that the sink encodes itself
+	spec    *tableSpec
+	cfg     *SinkConfig
+	writers Writers
+	names   []string // of cols, in the order of the INSERT
+	cols    []column
+	sources []*reader
 
 	// Columns that the sink fills itself; nil where the table has none.
 	topic            *col[string]
 	epoch, partition *col[int32]
 	offset           *col[int64]
-	tenant, id       *col[string] // of references
+	tenant           *col[string] // of references and facts
 	deleted          *col[uint8]
 	own              []*col[int64]
+	key              []keyColumn // that make up the own id
 
 	owners []*part // of each row
 	count  int     // of rows; the columns look at it
@@ -42,8 +42,17 @@ type fill struct {
 	wb     []int64 // write_by, made when the block is sent
 }
 
+// reader fills the block from the records of one source.
+type reader struct {
+	topic    string // empty: of all
+	bindings []binding
+	needs    column             // nil: every record has a row
+	programs map[int32]*program // by writer schema id
+	own      *program           // for values that the sink encodes itself
+}
+
 func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
-	f := &fill{spec: spec, cfg: cfg, writers: writers, programs: map[int32]*program{}}
+	f := &fill{spec: spec, cfg: cfg, writers: writers}
 	add := func(name string, c column) {
 		f.names = append(f.names, name)
 		f.cols = append(f.cols, c)
@@ -56,9 +65,12 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		add(columnPartition, f.partition)
 		add(columnOffset, f.offset)
 	}
-	if spec.reference {
-		f.tenant, f.deleted = &col[string]{rows: &f.count}, &col[uint8]{rows: &f.count}
+	if spec.key != nil {
+		f.tenant = &col[string]{rows: &f.count}
 		add("tenant", f.tenant)
+	}
+	if spec.key != nil && !spec.index {
+		f.deleted = &col[uint8]{rows: &f.count}
 		add("is_deleted", f.deleted)
 	}
 	for _, o := range spec.own {
@@ -66,22 +78,36 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		f.own = append(f.own, c)
 		add(o.name, c)
 	}
-	reader := newCompiler(spec.schema.Avro())
-	for _, s := range spec.columns {
-		kind, nullable, list, def, err := reader.resolve(s.path)
-		if err != nil {
+	all, err := spec.resolve()
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]column{}
+	for _, t := range all {
+		byName[t.name] = newColumn(&f.count, t.kind, t.nullable, t.list)
+		add(t.name, byName[t.name])
+	}
+	for _, name := range spec.key {
+		k, ok := byName[name].(keyColumn)
+		if !ok {
+			return nil, fmt.Errorf("table %s: column %s cannot be part of an own id", spec.name, name)
+		}
+		f.key = append(f.key, k)
+	}
+	for _, src := range spec.sources {
+		r := &reader{topic: src.topic, needs: byName[src.needs], programs: map[int32]*program{}}
+		schema := newCompiler(src.schema.Avro())
+		for _, s := range src.columns {
+			kind, _, _, def, err := schema.resolve(s.path)
+			if err != nil {
+				return nil, fmt.Errorf("table %s: %w", spec.name, err)
+			}
+			r.bindings = append(r.bindings, binding{member: s.path, path: strings.Split(s.path, "."), kind: kind, col: byName[s.name], def: def, text: s.text})
+		}
+		if r.own, err = compile(src.schema.Avro(), r.bindings); err != nil {
 			return nil, fmt.Errorf("table %s: %w", spec.name, err)
 		}
-		c := newColumn(&f.count, kind, nullable && !s.plain, list)
-		if spec.reference && s.name == "id" {
-			f.id = c.(*col[string])
-		}
-		f.bindings = append(f.bindings, binding{path: strings.Split(s.path, "."), kind: kind, col: c, def: def})
-		add(s.name, c)
-	}
-	var err error
-	if f.ownProg, err = compile(spec.schema.Avro(), f.bindings); err != nil {
-		return nil, fmt.Errorf("table %s: %w", spec.name, err)
+		f.sources = append(f.sources, r)
 	}
 	return f, nil
 }
@@ -89,57 +115,123 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 // rows is how many rows the block has.
 func (f *fill) rows() int { return f.count }
 
-// add appends the row of a record. The errors are [schemas.ErrSchemaPending] and *[schemas.BadRecordError]; the block is as before then.
-func (f *fill) add(rec *kgo.Record, p *part) error {
-	if f.spec.reference && rec.Value == nil {
+// add appends the row of a record, or none where the table takes none of it. The errors are [schemas.ErrSchemaPending] and
+// *[schemas.BadRecordError]; the block is as before then.
+func (f *fill) add(rec *kgo.Record, p *part) (added bool, err error) {
+	if f.key != nil && rec.Value == nil {
 		return f.addDeletion(rec, p)
 	}
+	r := f.source(p.topic)
 	id, data, err := schemas.SchemaID(rec.Value)
 	if err != nil {
-		return err
+		return false, err
 	}
-	prog, ok := f.programs[id]
+	prog, ok := r.programs[id]
 	if !ok {
-		if prog, err = f.compile(id); err != nil {
-			return err
+		if prog, err = f.compile(r, id); err != nil {
+			return false, err
 		}
 	}
 	if err := prog.fill(data); err != nil {
 		f.truncate(f.rows())
-		return &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the value is not what its schema (id %d) says: %v", id, err)}
+		if errors.Is(err, errRange) {
+			return false, &schemas.BadRecordError{Code: schemas.CodeOutOfRange, Message: err.Error()}
+		}
+		return false, &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the value is not what its schema (id %d) says: %v", id, err)}
 	}
-	if f.spec.reference {
+	if r.needs != nil && !r.needs.has(f.rows()) {
+		f.truncate(f.rows())
+		return false, nil
+	}
+	if f.key != nil {
 		tenant, own, err := schemas.SplitReference(rec)
-		if id := f.id.at(f.rows()); err == nil && id != own {
+		if id := f.ownID(); err == nil && id != own {
 			err = keyMismatch(fmt.Sprintf("the record's key must be <tenant>/%s", id))
 		}
 		if err != nil {
 			f.truncate(f.rows())
-			return err
+			return false, err
 		}
 		f.tenant.put(tenant)
-		f.deleted.put(0)
+		if f.deleted != nil {
+			f.deleted.put(0)
+		}
 	}
 	f.position(rec, p)
-	return nil
+	return true, nil
 }
 
-// addDeletion appends the row that hides a reference: its key, and everything else empty.
-func (f *fill) addDeletion(rec *kgo.Record, p *part) error {
-	tenant, own, err := schemas.SplitReference(rec)
-	if err != nil {
-		return err
+// source is what reads the records of a topic.
+func (f *fill) source(topic string) *reader {
+	for _, r := range f.sources {
+		if r.topic == topic {
+			return r
+		}
 	}
-	f.id.put(own)
+	return f.sources[0]
+}
+
+// keyColumn is a column of an own id: its text is a part of the id.
+type keyColumn interface {
+	text(row int) string
+	setText(s string) bool // appends the value with this text; false where there is none
+}
+
+func (c *col[T]) text(row int) string {
+	switch v := any(c.at(row)).(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	panic("no column of an own id")
+}
+
+func (c *col[T]) setText(s string) bool {
+	switch c := any(c).(type) {
+	case *col[string]:
+		c.put(s)
+		return true
+	case *col[int64]:
+		n, err := strconv.ParseInt(s, 10, 64)
+		c.put(n)
+		return err == nil && strconv.FormatInt(n, 10) == s
+	}
+	panic("no column of an own id")
+}
+
+// ownID is the own id of the row that is being written.
+func (f *fill) ownID() string {
+	id := f.key[0].text(f.rows())
+	for _, k := range f.key[1:] {
+		id += "/" + k.text(f.rows())
+	}
+	return id
+}
+
+// addDeletion appends the row that hides a reference or fact: its key, and everything else empty.
+func (f *fill) addDeletion(rec *kgo.Record, p *part) (added bool, err error) {
+	tenant, own, err := schemas.SplitReference(rec)
+	if err != nil || f.deleted == nil {
+		return false, err
+	}
+	// Only the last part may hold a slash.
+	parts := strings.SplitN(own, "/", len(f.key))
+	for i, k := range f.key {
+		if i >= len(parts) || !k.setText(parts[i]) {
+			f.truncate(f.rows())
+			return false, keyMismatch("the record's key is not <tenant>/<own id> of this topic")
+		}
+	}
 	f.tenant.put(tenant)
 	f.deleted.put(1)
 	f.position(rec, p)
-	return nil
+	return true, nil
 }
 
 // addOwn appends the row of a value that the sink made itself, encoded with the table's own schema, at the position of rec.
 func (f *fill) addOwn(data []byte, rec *kgo.Record, p *part) error {
-	if err := f.ownProg.fill(data); err != nil {
+	if err := f.sources[0].own.fill(data); err != nil {
 		f.truncate(f.rows())
 		return err
 	}
@@ -156,7 +248,7 @@ func (f *fill) position(rec *kgo.Record, p *part) {
 		f.offset.put(rec.Offset)
 	}
 	for i, c := range f.own {
-		c.put(f.spec.own[i].value(f.cfg, p.epoch, rec.Offset))
+		c.put(f.spec.own[i].value(f.cfg, p.epoch, rec))
 	}
 	f.owners = append(f.owners, p)
 	f.count++
@@ -164,16 +256,16 @@ func (f *fill) position(rec *kgo.Record, p *part) {
 }
 
 // compile makes the program for a writer's schema, once for each schema id.
-func (f *fill) compile(id int32) (*program, error) {
+func (f *fill) compile(r *reader, id int32) (*program, error) {
 	writer, _, err := f.writers.WriterSchema(id)
 	if err != nil {
 		return nil, err
 	}
-	prog, err := compile(writer, f.bindings)
+	prog, err := compile(writer, r.bindings)
 	if err != nil {
 		return nil, &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the schema with id %d cannot be read as ours: %v", id, err)}
 	}
-	f.programs[id] = prog
+	r.programs[id] = prog
 	return prog, nil
 }
 

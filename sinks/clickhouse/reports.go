@@ -57,7 +57,7 @@ func (r *Reports) DoorBatches(ctx context.Context, tenant, door string, offset i
 
 // batches reads headers and counts outcomes in two queries: the view batch_status would count every batch for one.
 func (r *Reports) batches(ctx context.Context, where, limit, tenant string, value any) ([]schemas.BatchReport, error) {
-	rows, err := r.conn.any.Query(ctx, "SELECT number, key, tenant, kind, item_kind, door, toInt64(items), accepted_at FROM "+r.conn.table("batches")+
+	rows, err := r.conn.any.Query(ctx, "SELECT number, key, tenant, kind, item_kind, door, toInt64(items), accepted_at, lookback FROM "+r.conn.table("batches")+
 		" WHERE tenant = ? AND "+where+" ORDER BY number DESC LIMIT "+limit, tenant, value)
 	if err != nil {
 		return nil, fmt.Errorf("batches: %w", err)
@@ -68,7 +68,7 @@ func (r *Reports) batches(ctx context.Context, where, limit, tenant string, valu
 	var keys []string
 	for rows.Next() {
 		var b schemas.BatchReport
-		if err := rows.Scan(&b.Number, &b.Key, &b.Tenant, &b.Kind, &b.ItemKind, &b.Door, &b.Items, &b.AcceptedAt); err != nil {
+		if err := rows.Scan(&b.Number, &b.Key, &b.Tenant, &b.Kind, &b.ItemKind, &b.Door, &b.Items, &b.AcceptedAt, &b.Lookback); err != nil {
 			return nil, fmt.Errorf("batches: %w", err)
 		}
 		at[b.Key] = len(all)
@@ -78,19 +78,22 @@ func (r *Reports) batches(ctx context.Context, where, limit, tenant string, valu
 	if err := rows.Err(); err != nil || len(all) == 0 {
 		return nil, err
 	}
-	counts, err := r.conn.any.Query(ctx, "SELECT batch, toInt64(countIf(ok = 1)), toInt64(countIf(ok = 0)) FROM (SELECT batch, argMax(processed, attempt) AS ok FROM "+
-		r.conn.table("outcomes")+" WHERE tenant = ? AND batch IN (?) GROUP BY batch, `index`) GROUP BY batch", tenant, keys)
+	// As the view batch_status has it, for these batches only.
+	counts, err := r.conn.any.Query(ctx, "SELECT batch, toInt64(countIf(ok = 1)), toInt64(countIf(ok = 0)), toInt64(countIf(fault = 1)) FROM ("+
+		"SELECT batch, argMax(processed, attempt) AS ok, argMin(internal_error, attempt) AS fault FROM "+r.conn.table("outcomes")+
+		" WHERE tenant = ? AND batch IN (?) GROUP BY batch, `index` HAVING min(attempt) = 1) GROUP BY batch", tenant, keys)
 	if err != nil {
 		return nil, fmt.Errorf("outcomes of batches: %w", err)
 	}
 	defer counts.Close()
 	for counts.Next() {
 		var key string
-		var good, bad int64
-		if err := counts.Scan(&key, &good, &bad); err != nil {
+		var good, bad, faults int64
+		if err := counts.Scan(&key, &good, &bad, &faults); err != nil {
 			return nil, fmt.Errorf("outcomes of batches: %w", err)
 		}
-		all[at[key]].Processed, all[at[key]].Unprocessed = good, bad
+		b := &all[at[key]]
+		b.Processed, b.Unprocessed, b.Failed = good, bad, b.Items > 0 && faults >= b.Items
 	}
 	return all, counts.Err()
 }
@@ -98,23 +101,25 @@ func (r *Reports) batches(ctx context.Context, where, limit, tenant string, valu
 // BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the first
 // on), at most limit. kind is the batch's.
 func (r *Reports) BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
-	log := map[string]string{
-		schemas.KindOwnership: "ownership", schemas.KindCustomerEvents: "customer_events", schemas.KindReferrals: "referrals",
-	}[kind]
-	if log == "" {
+	topic, ok := schemas.TopicNamed(schemas.ProcessedTopic(kind))
+	if !ok {
 		return nil, fmt.Errorf("items of a batch: no table for the kind %q", kind)
+	}
+	log, where := tablesOf(topic)[0].name, " WHERE tenant = ? AND batch = ? AND `index` > ?"
+	whereLog := where
+	if kind == schemas.KindSales {
+		whereLog += " AND matched" // the others are in unprocessed as well
 	}
 	const none = ", CAST([], 'Array(String)') AS codes, CAST([], 'Array(String)') AS fields, CAST([], 'Array(Nullable(String))') AS vals, CAST([], 'Array(String)') AS messages"
 	const reasons = ", reason_code AS codes, reason_field AS fields, reason_value AS vals, reason_message AS messages"
 	const head = "SELECT `index`, attempt, id, ref, "
-	where := " WHERE tenant = ? AND batch = ? AND `index` > ?"
 	rows, err := r.conn.any.Query(ctx, fmt.Sprintf(`SELECT idx, tupleElement(last, 1), tupleElement(last, 2), tupleElement(last, 3), tupleElement(last, 4), tupleElement(last, 5), tupleElement(last, 6)
 FROM (
     SELECT `+"`index`"+` AS idx, argMax(ok, attempt) AS good, argMax(tuple(id, ref, codes, fields, vals, messages), attempt) AS last
     FROM (%s1 AS ok%s FROM %s%s UNION ALL %s0 AS ok%s FROM %s%s)
     GROUP BY idx
 )
-WHERE good = ? ORDER BY idx LIMIT %d`, head, none, r.conn.table(log), where, head, reasons, r.conn.table("unprocessed"), where, limit),
+WHERE good = ? ORDER BY idx LIMIT %d`, head, none, r.conn.table(log), whereLog, head, reasons, r.conn.table("unprocessed"), where, limit),
 		tenant, batchKey, after, tenant, batchKey, after, processed)
 	if err != nil {
 		return nil, fmt.Errorf("items of a batch: %w", err)

@@ -532,7 +532,9 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 	if last == 0 {
 		own = p.dests // the topic dead_letters itself
 	}
-	for i, d := range own {
+	var took [4]*fill // the fills that have a row of it; no topic has more tables
+	rows := took[:0]
+	for _, d := range own {
 		if rec.Offset < p.has[d] {
 			continue
 		}
@@ -540,24 +542,24 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		err = f.add(rec, p)
+		added, err := f.add(rec, p)
 		var bad *schemas.BadRecordError
 		if errors.As(err, &bad) {
 			// All or nothing: the tables before this one may have taken it.
-			for _, before := range own[:i] {
-				if rec.Offset >= p.has[before] {
-					f := s.block.fills[before]
-					f.truncate(f.rows() - 1)
-					s.block.rows--
-				}
+			for _, f := range rows {
+				f.truncate(f.rows() - 1)
+				s.block.rows--
 			}
 			return s.addDeadLetter(p, rec, bad, now)
 		}
 		if err != nil {
 			return err
 		}
-		s.block.rows++
-		s.block.bytes += len(rec.Value)
+		if added {
+			rows = append(rows, f)
+			s.block.rows++
+			s.block.bytes += len(rec.Value)
+		}
 	}
 	return nil
 }

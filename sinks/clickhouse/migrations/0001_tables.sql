@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS {{local "batches"}} (
     `items` Int32,
     `ref` Nullable(String),
     `accepted_at` DateTime64(3, 'UTC'),
+    `lookback` Nullable(Int32),
     INDEX by_key `key` TYPE bloom_filter GRANULARITY 1,
     INDEX by_offset offset TYPE minmax GRANULARITY 1,
     CONSTRAINT in_time CHECK write_by > nowInBlock64(3)
@@ -278,6 +279,149 @@ ORDER BY (tenant, accepted_at, batch, `index`)
 {{settings}};
 {{distributed "referrals"}}
 
+-- Sales, matched to a call or not: processed ones and, with the calls that were looked at, those without a match, which are in unprocessed
+-- as well. sales_current shows the last version of each sale.
+CREATE TABLE IF NOT EXISTS {{local "sales"}} (
+    `topic` String,
+    `epoch` Int32,
+    `partition` Int32,
+    `offset` Int64,
+    `write_by` DateTime64(3, 'UTC'),
+    `tenant` String,
+    `id` String,
+    `batch` String,
+    `index` Int32,
+    `attempt` Int32,
+    `ref` Nullable(String),
+    `source_topic` String,
+    `source_epoch` Int32,
+    `source_partition` Int32,
+    `source_offset` Int64,
+    `accepted_at` DateTime64(3, 'UTC'),
+    `judged_at` DateTime64(3, 'UTC'),
+    `matched` Bool DEFAULT isNotNull(rule),
+    `sale_key` String,
+    `version` Int64,
+    `rule` Nullable(String),
+    `call_id` Nullable(String),
+    `call_started_at` Nullable(DateTime64(3, 'UTC')),
+    `call_mhid` Nullable(String),
+    `call_caller_number` Nullable(String),
+    `campaign` Nullable(String),
+    `source` Nullable(String),
+    `medium` Nullable(String),
+    `keyword` Nullable(String),
+    `candidate_call_id` Array(String),
+    `candidate_started_at` Array(DateTime64(3, 'UTC')),
+    `candidate_rule` Array(String),
+    `candidate_ruled_out` Array(String),
+    `sale_id` Nullable(String),
+    `description` Nullable(String),
+    `date` Nullable(Date32),
+    `value` Nullable(String),
+    `mhid` Nullable(String),
+    `clis` Array(String),
+    `lookback` Nullable(Int32),
+    `property_key` Array(Nullable(String)),
+    `property_value` Array(Nullable(String)),
+    INDEX by_batch `batch` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_id `id` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_offset offset TYPE minmax GRANULARITY 1,
+    CONSTRAINT in_time CHECK write_by > nowInBlock64(3)
+)
+{{mergeTree "sales"}}
+ORDER BY (tenant, sale_key, version)
+{{settings}};
+{{distributed "sales"}}
+
+-- Financial transactions, as sent; transactions_current leaves those out that a later one replaces.
+CREATE TABLE IF NOT EXISTS {{local "transactions"}} (
+    `topic` String,
+    `epoch` Int32,
+    `partition` Int32,
+    `offset` Int64,
+    `write_by` DateTime64(3, 'UTC'),
+    `tenant` String,
+    `id` String,
+    `batch` String,
+    `index` Int32,
+    `attempt` Int32,
+    `ref` Nullable(String),
+    `source_topic` String,
+    `source_epoch` Int32,
+    `source_partition` Int32,
+    `source_offset` Int64,
+    `accepted_at` DateTime64(3, 'UTC'),
+    `judged_at` DateTime64(3, 'UTC'),
+    `bee_number_customer` Nullable(Decimal(57, 28)),
+    `transaction_code` Nullable(String),
+    `transaction_bids_code` Nullable(String),
+    `transaction_amount` Nullable(Decimal(57, 28)),
+    `transaction_bill_seq` Nullable(String),
+    `transaction_time` Nullable(DateTime64(9, 'UTC')),
+    `transaction_id` Nullable(String),
+    `campaign` Nullable(String),
+    `order_number` Nullable(String),
+    `invoice_number` Nullable(String),
+    `retail_sales_amount` Nullable(Decimal(57, 28)),
+    `federal_tax_amount_1` Nullable(Decimal(57, 28)),
+    `federal_tax_amount_2` Nullable(Decimal(57, 28)),
+    `local_tax_amount` Nullable(Decimal(57, 28)),
+    `payment_amount` Nullable(Decimal(57, 28)),
+    `customer_price` Nullable(Decimal(57, 28)),
+    `free_amount` Nullable(Decimal(57, 28)),
+    `bonus_amount` Nullable(Decimal(57, 28)),
+    `discount_percentage` Nullable(Decimal(57, 28)),
+    `customer_count` Nullable(Decimal(57, 28)),
+    `price_promotion_code` Nullable(String),
+    `account_type` Nullable(String),
+    `state` Nullable(String),
+    `tax_area` Nullable(String),
+    `tax_rate` Nullable(Decimal(57, 28)),
+    `tax_indicator` Nullable(String),
+    `net_sales_amount` Nullable(Decimal(57, 28)),
+    `current_balance` Nullable(Decimal(57, 28)),
+    INDEX by_batch `batch` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_id `id` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_offset offset TYPE minmax GRANULARITY 1,
+    CONSTRAINT in_time CHECK write_by > nowInBlock64(3)
+)
+{{mergeTree "transactions"}}
+ORDER BY (tenant, accepted_at, batch, `index`)
+{{settings}};
+{{distributed "transactions"}}
+
+-- Records that came through the API and were written to a reference or fact topic, which kind names.
+CREATE TABLE IF NOT EXISTS {{local "references"}} (
+    `topic` String,
+    `epoch` Int32,
+    `partition` Int32,
+    `offset` Int64,
+    `write_by` DateTime64(3, 'UTC'),
+    `tenant` String,
+    `id` String,
+    `batch` String,
+    `index` Int32,
+    `attempt` Int32,
+    `ref` Nullable(String),
+    `source_topic` String,
+    `source_epoch` Int32,
+    `source_partition` Int32,
+    `source_offset` Int64,
+    `accepted_at` DateTime64(3, 'UTC'),
+    `judged_at` DateTime64(3, 'UTC'),
+    `kind` String,
+    `own_id` String,
+    INDEX by_batch `batch` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_id `id` TYPE bloom_filter GRANULARITY 1,
+    INDEX by_offset offset TYPE minmax GRANULARITY 1,
+    CONSTRAINT in_time CHECK write_by > nowInBlock64(3)
+)
+{{mergeTree "references"}}
+ORDER BY (tenant, accepted_at, batch, `index`)
+{{settings}};
+{{distributed "references"}}
+
 -- Log of failed attempts, of all kinds; unprocessed_open has the items that are still failed.
 CREATE TABLE IF NOT EXISTS {{local "unprocessed"}} (
     `topic` String,
@@ -493,3 +637,143 @@ CREATE TABLE IF NOT EXISTS {{local "api_keys_state"}} (
 ORDER BY (tenant, id)
 {{settings}};
 {{distributed "api_keys_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "customers_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` Int64,
+    `account_number` Nullable(String),
+    `name` Nullable(String)
+)
+{{replacing "customers_state" "version, is_deleted"}}
+ORDER BY (tenant, id)
+{{settings}};
+{{distributed "customers_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "customer_parts_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `customer` Int64,
+    `product` String,
+    `part_number` String
+)
+{{replacing "customer_parts_state" "version, is_deleted"}}
+ORDER BY (tenant, customer, product)
+{{settings}};
+{{distributed "customer_parts_state"}}
+
+-- Facts: as references. Of two records of one id the one that the broker took later wins, whichever partition it came by.
+
+-- number_key is the caller's number in a form that can be compared; empty where it is none. Calls are looked up by their ids, thousands at
+-- once and from all over the table, so that each look-up should read few rows.
+CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` String,
+    `started_at` DateTime64(3, 'UTC'),
+    `caller_number` Nullable(String),
+    `number_key` String,
+    `mhid` Nullable(String),
+    `visitor_id` Nullable(String),
+    `service_number` Nullable(String),
+    `terminating_number` Nullable(String),
+    `campaign` Nullable(String),
+    `source` Nullable(String),
+    `medium` Nullable(String),
+    `keyword` Nullable(String),
+    `first_source` Nullable(String),
+    `first_medium` Nullable(String),
+    `first_keyword` Nullable(String),
+    `google_click_id` Nullable(String),
+    `google_client_id` Nullable(String),
+    `media_channel` Nullable(String),
+    `media_owner` Nullable(String),
+    `media_description` Nullable(String),
+    `department` Nullable(String),
+    `tags` Array(String),
+    `call_ref` Nullable(String),
+    `page_uri` Nullable(String),
+    `page_title` Nullable(String),
+    `landing_page_uri` Nullable(String),
+    `landing_page_title` Nullable(String)
+)
+{{replacing "calls_state" "version, is_deleted"}}
+ORDER BY (tenant, id)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{distributed "calls_state"}}
+
+-- Where to look for the calls of a number or MHID: an index into calls, kept as tables, which also says where calls were before they were
+-- changed or deleted.
+CREATE TABLE IF NOT EXISTS {{local "calls_by_number_state"}} (
+    `tenant` String,
+    `number_key` String,
+    `started_at` DateTime64(3, 'UTC'),
+    `id` String
+)
+{{replacing "calls_by_number_state" ""}}
+ORDER BY (tenant, number_key, started_at, id)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{distributed "calls_by_number_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "calls_by_mhid_state"}} (
+    `tenant` String,
+    `mhid` String,
+    `started_at` DateTime64(3, 'UTC'),
+    `id` String
+)
+{{replacing "calls_by_mhid_state" ""}}
+ORDER BY (tenant, mhid, started_at, id)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{distributed "calls_by_mhid_state"}}
+
+-- Lines lie together by customer, because the buying report reads all that a customer has.
+CREATE TABLE IF NOT EXISTS {{local "order_lines_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` String,
+    `order_number` Nullable(String),
+    `customer` Int64,
+    `product` String,
+    `quantity` Decimal(38, 10),
+    `ordered_on` Date32
+)
+{{replacing "order_lines_state" "version, is_deleted"}}
+ORDER BY (tenant, customer, id)
+{{settings}};
+{{distributed "order_lines_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "invoice_lines_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` String,
+    `invoice_number` Nullable(String),
+    `order_number` Nullable(String),
+    `customer` Int64,
+    `product` String,
+    `quantity` Decimal(38, 10),
+    `invoiced_on` Date32
+)
+{{replacing "invoice_lines_state" "version, is_deleted"}}
+ORDER BY (tenant, customer, id)
+{{settings}};
+{{distributed "invoice_lines_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "stock_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `product` String,
+    `available_now` Decimal(38, 10),
+    `physical` Nullable(Decimal(38, 10)),
+    `next_available_on` Nullable(Date32),
+    `next_available_quantity` Nullable(Decimal(38, 10))
+)
+{{replacing "stock_state" "version, is_deleted"}}
+ORDER BY (tenant, product)
+{{settings}};
+{{distributed "stock_state"}}

@@ -40,6 +40,46 @@ CREATE VIEW IF NOT EXISTS {{table "api_keys"}} AS
 SELECT `tenant`, `version`, `id`, `doors`, `allowed_ips`, `rate_limit`, `enabled`, `note`, `created_at`
 FROM {{table "api_keys_state"}} FINAL;
 
+CREATE VIEW IF NOT EXISTS {{table "customers"}} AS
+SELECT `tenant`, `version`, `id`, `account_number`, `name`
+FROM {{table "customers_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "customer_parts"}} AS
+SELECT `tenant`, `version`, `customer`, `product`, `part_number`
+FROM {{table "customer_parts_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "calls"}} AS
+SELECT `tenant`, `version`, `id`, `started_at`, `caller_number`, `number_key`, `mhid`, `visitor_id`, `service_number`,
+    `terminating_number`, `campaign`, `source`, `medium`, `keyword`, `first_source`, `first_medium`, `first_keyword`, `google_click_id`,
+    `google_client_id`, `media_channel`, `media_owner`, `media_description`, `department`, `tags`, `call_ref`, `page_uri`, `page_title`,
+    `landing_page_uri`, `landing_page_title`
+FROM {{table "calls_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "order_lines"}} AS
+SELECT `tenant`, `version`, `id`, `order_number`, `customer`, `product`, `quantity`, `ordered_on`
+FROM {{table "order_lines_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "invoice_lines"}} AS
+SELECT `tenant`, `version`, `id`, `invoice_number`, `order_number`, `customer`, `product`, `quantity`, `invoiced_on`
+FROM {{table "invoice_lines_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "stock"}} AS
+SELECT `tenant`, `version`, `product`, `available_now`, `physical`, `next_available_on`, `next_available_quantity`
+FROM {{table "stock_state"}} FINAL;
+
+-- The last version of each sale, matched or not. A sale without an id of its own is one for itself.
+CREATE VIEW IF NOT EXISTS {{table "sales_current"}} AS
+SELECT * FROM {{table "sales"}}
+ORDER BY tenant, sale_key, version DESC, attempt DESC
+LIMIT 1 BY tenant, sale_key;
+
+-- The transactions without those that a later one of the same natural key replaces. Absent members are equal to each other; a transaction
+-- without transaction_id replaces none and is replaced by none.
+CREATE VIEW IF NOT EXISTS {{table "transactions_current"}} AS
+SELECT * FROM {{table "transactions"}}
+ORDER BY accepted_at DESC, source_epoch DESC, source_offset DESC, source_partition DESC, attempt DESC
+LIMIT 1 BY tenant, bee_number_customer, transaction_id, transaction_bill_seq, transaction_time, if(ifNull(transaction_id, '') = '', id, '');
+
 -- What everybody owns now, in the spelling sent last. Not FINAL: on a cluster the rows of one key may lie on several shards.
 CREATE VIEW IF NOT EXISTS {{table "ownership_current"}} AS
 SELECT tenant, user_key, sku_key,
@@ -53,34 +93,46 @@ FROM (
 )
 WHERE tupleElement(last, 3) > 0;
 
--- Every attempt at every item, processed or not.
+-- Every attempt at every item, processed or not; internal_error is 1 where it was our fault. An unmatched sale is in unprocessed.
 CREATE VIEW IF NOT EXISTS {{table "outcomes"}} AS
-SELECT tenant, id, batch, `index`, attempt, ref, 'ownership' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, accepted_at, judged_at
+SELECT tenant, id, batch, `index`, attempt, ref, 'ownership' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "ownership"}}
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, 'customer_events' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, accepted_at, judged_at
+SELECT tenant, id, batch, `index`, attempt, ref, 'customer_events' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "customer_events"}}
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, 'referrals' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, accepted_at, judged_at
+SELECT tenant, id, batch, `index`, attempt, ref, 'referrals' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "referrals"}}
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, kind, item_kind, 0 AS processed, accepted_at, judged_at
+SELECT tenant, id, batch, `index`, attempt, ref, 'sales' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "sales"}}
+WHERE matched
+UNION ALL
+SELECT tenant, id, batch, `index`, attempt, ref, 'transactions' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "transactions"}}
+UNION ALL
+SELECT tenant, id, batch, `index`, attempt, ref, 'references' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "references"}}
+UNION ALL
+SELECT tenant, id, batch, `index`, attempt, ref, kind, item_kind, 0 AS processed, has(reason_code, 'internal_error') AS internal_error, accepted_at, judged_at
 FROM {{table "unprocessed"}};
 
--- How far each batch is. Complete: as many distinct items have an outcome as its header announced. An item's last attempt counts.
+-- How far each batch is. Complete: as many distinct items have an outcome as its header announced. An item's last attempt counts, but whether
+-- a batch is complete, or failed as a whole, is decided by the first ones, so that no replay changes it.
 CREATE VIEW IF NOT EXISTS {{table "batch_status"}} AS
 SELECT b.tenant AS tenant, b.number AS number, b.key AS batch, b.kind AS kind, b.item_kind AS item_kind, b.door AS door, b.ref AS ref,
-    b.accepted_at AS accepted_at, b.items AS items, toInt64(o.good) AS processed, toInt64(o.bad) AS unprocessed,
+    b.lookback AS lookback, b.accepted_at AS accepted_at, b.items AS items, toInt64(o.good) AS processed, toInt64(o.bad) AS unprocessed,
     greatest(toInt64(b.items) - toInt64(o.good) - toInt64(o.bad), 0) AS pending,
-    if(toInt64(o.good) + toInt64(o.bad) >= b.items, 'complete', 'processing') AS status
+    multiIf(toInt64(o.good) + toInt64(o.bad) < b.items, 'processing', b.items > 0 AND toInt64(o.faults) >= b.items, 'failed', 'complete') AS status
 FROM {{table "batches"}} AS b
 {{global}} LEFT JOIN (
-    SELECT tenant, batch, countIf(ok = 1) AS good, countIf(ok = 0) AS bad
+    SELECT tenant, batch, countIf(ok = 1) AS good, countIf(ok = 0) AS bad, countIf(fault = 1) AS faults
     FROM (
-        SELECT tenant, batch, `index`, argMax(processed, attempt) AS ok
+        SELECT tenant, batch, `index`, argMax(processed, attempt) AS ok, argMin(internal_error, attempt) AS fault
         FROM {{table "outcomes"}}
         WHERE batch != ''
         GROUP BY tenant, batch, `index`
+        HAVING min(attempt) = 1
     )
     GROUP BY tenant, batch
 ) AS o ON o.tenant = b.tenant AND o.batch = b.key;

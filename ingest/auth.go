@@ -119,7 +119,7 @@ func (s *Service) admit(r *http.Request, key *schemas.APIKey, door string) (*Cal
 	switch {
 	case !key.Enabled:
 		return nil, s.refuse(&Error{Code: CodeUnauthenticated, Message: "the API key is not valid", Index: -1, Cause: "disabled_key"})
-	case door != DoorV1 && key.Doors != nil && !slices.Contains(*key.Doors, door):
+	case door != DoorJobs && key.Doors != nil && !slices.Contains(*key.Doors, door):
 		return nil, s.refuse(&Error{Code: CodeForbidden, Message: "the API key does not open this API", Index: -1, Cause: "door"})
 	case key.AllowedIPs != nil && !contains(*key.AllowedIPs, s.clientAddr(r)):
 		return nil, s.refuse(&Error{Code: CodeForbidden, Message: "the API key may not be used from this address", Index: -1, Cause: "address"})

@@ -75,7 +75,7 @@ func TestEveryDoorTakesEveryFormOfAKey(t *testing.T) {
 		{name: "disabled", header: "X-Api-Key: " + disabled, want: ingest.CodeUnauthenticated},
 		{name: "door allowed", header: "X-Api-Key: " + restricted, door: ingest.DoorCRM, want: "ok"},
 		{name: "door not allowed", header: "X-Api-Key: " + restricted, door: ingest.DoorHelloID, want: ingest.CodeForbidden},
-		{name: "the job URLs are open to every door's keys", header: "X-Api-Key: " + restricted, door: ingest.DoorV1, want: "ok"},
+		{name: "the job URLs are open to every door's keys", header: "X-Api-Key: " + restricted, door: ingest.DoorJobs, want: "ok"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, "/", nil)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -16,7 +18,8 @@ var judges = []struct {
 	topics []string
 }{
 	{schemas.GroupUpserts, []string{schemas.KindOwnership}},
-	{schemas.GroupValidation, []string{schemas.KindCustomerEvents, schemas.KindReferrals}},
+	{schemas.GroupValidation, []string{schemas.KindCustomerEvents, schemas.KindReferrals, schemas.KindTransactions}},
+	{schemas.GroupMatching, []string{schemas.KindSales}},
 }
 
 const (
@@ -72,7 +75,7 @@ func (b *backlog) look(ctx context.Context, rt *routing) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	now := time.Now()
-	ends, err := rt.admin.ListEndOffsets(ctx, acceptedKinds...)
+	ends, err := rt.admin.ListEndOffsets(ctx, itemKinds...)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -84,7 +87,7 @@ func (b *backlog) look(ctx context.Context, rt *routing) error {
 		if err == nil {
 			err = committed.Error()
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that nobody has joined yet has judged nothing
 			return fmt.Errorf("committed offsets of %s: %w", j.group, err)
 		}
 		b.mu.Lock()

@@ -1,13 +1,19 @@
 package ingest
 
-import "github.com/counterfoil/counterfoil/schemas"
+import (
+	"time"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
 
 // Item is one item of a request.
 type Item struct {
 	Ref *string // the caller's reference
-	// Value is *[schemas.Ownership], *[schemas.CustomerEvent] or *[schemas.Referral], as the kind says; nil when the item does not fit its schema.
+	// Value is a pointer to the Go type of the kind's schema, such as *[schemas.Ownership]; nil when the item does not fit it. Records of
+	// reference and fact topics have OwnID.
 	Value any
-	// Key decides the partition of a keyed kind, such as upserts.Key makes it; nil: the batch key, so that a batch is judged as one.
+	// Key decides the partition of a keyed kind, such as upserts.Key makes it; nil: the batch key, so that a batch is judged as one. Records of
+	// reference and fact topics are keyed by what they are.
 	Key []byte
 	// Defects, when there are any, make the item unprocessed at the door, in the same transaction; it does not go to the item topic.
 	Defects  []schemas.Reason
@@ -16,13 +22,18 @@ type Item struct {
 }
 
 // Batch is the items of one request, all of one kind.
+//
+// The kind is a kind of items that processors judge, or a reference or fact topic: its records are judged at the door, where those without
+// defects are written to the topic itself and have their outcomes at once.
 type Batch struct {
 	Tenant   string
 	KeyID    string // of the caller
-	Door     string // "crm.com", "helloid"
-	Kind     string // schemas.KindOwnership, ...
+	Door     string // one of [Doors]
+	Kind     string // schemas.KindOwnership, ..., or schemas.Accounts, ..., schemas.Calls, ...
 	ItemKind string // kind of customer event, where the topic holds several; else empty
 	Ref      *string
+	Lookback *int32         // months, of a batch of sales
+	Wait     *time.Duration // for outcomes; nil: as configured, 0: not at all
 	Items    []Item
 }
 
@@ -30,7 +41,7 @@ type Batch struct {
 type Result struct {
 	Index     int
 	ID        string           // the item's identity, 32 lower-case hex digits; set for pending items too
-	Processed any              // *schemas.OwnershipResult, *schemas.EventResult or *schemas.ReferralResult
+	Processed any              // the outcome's head, such as *schemas.OwnershipResult
 	Reasons   []schemas.Reason // why it is unprocessed
 }
 

@@ -73,7 +73,7 @@ func (s *Service) getBatch(w http.ResponseWriter, r *http.Request) {
 
 // batchOfPath authenticates and finds the batch of the path's number.
 func (s *Service) batchOfPath(r *http.Request) (*schemas.BatchReport, error) {
-	caller, err := s.Authenticate(r, DoorV1)
+	caller, err := s.Authenticate(r, DoorJobs)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (s *Service) FindBatch(ctx context.Context, tenant string, number int64) (*
 			return nil, unknown
 		}
 	}
-	if err := s.WaitForSink(ctx, resultTopics(kind)...); err != nil {
+	if err := s.WaitForSink(ctx, readFrom(kind)...); err != nil {
 		return nil, err
 	}
 	if b, err = s.deps.Reports.Batch(ctx, tenant, number); err != nil {
@@ -180,18 +180,14 @@ func (s *Service) getItems(w http.ResponseWriter, r *http.Request, processed boo
 }
 
 func (s *Service) getBatches(w http.ResponseWriter, r *http.Request) {
-	caller, err := s.Authenticate(r, DoorV1)
+	caller, err := s.Authenticate(r, DoorJobs)
 	var after *int64
 	var limit int
 	if err == nil {
 		after, limit, err = page(r, batchesLimit, batchesMost)
 	}
 	if err == nil {
-		topics := []string{schemas.Batches}
-		for _, k := range acceptedKinds {
-			topics = append(topics, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
-		}
-		err = s.WaitForSink(r.Context(), topics...)
+		err = s.WaitForSink(r.Context(), append(resultTopics(), schemas.Batches)...)
 	}
 	if err != nil {
 		s.problemOf(w, r, err)

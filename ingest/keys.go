@@ -16,13 +16,19 @@ import (
 
 // Doors: the APIs that a key may open, as in [schemas.APIKey].Doors and [Batch].Door.
 const (
-	DoorCRM     = "crm.com"
-	DoorHelloID = "helloid"
-	DoorV1      = "v1" // our own: /v1/batches; every key opens it, because each door's pending answers point there
+	DoorMediahawk = "mediahawk"
+	DoorHelloID   = "helloid"
+	DoorCRM       = "crm.com"
+	DoorAvon      = "avon"
+	DoorCaliq     = "caliq"
+	DoorV1        = "v1"   // our own, for writing
+	DoorJobs      = "jobs" // GET /v1/batches and below; every key opens it, because each door's pending answers point there
 )
 
 // Doors lists the doors that a key can be restricted to.
-func Doors() []string { return []string{DoorCRM, DoorHelloID} }
+func Doors() []string {
+	return []string{DoorMediahawk, DoorHelloID, DoorCRM, DoorAvon, DoorCaliq, DoorV1}
+}
 
 // Lengths of the two parts of a key; 22 base62 characters are a little over 128 bits.
 const (

@@ -239,11 +239,10 @@ func isBatch(header *kgo.Record, key string) bool {
 func (p *producer) accept(group []*submission) {
 	m, items := p.s.metrics, 0
 	for _, sub := range group {
-		n := len(sub.records) - 1
-		items += n
+		items += sub.items
 		m.batches.WithLabelValues(sub.door, sub.kind).Inc()
 		m.items.WithLabelValues(sub.kind, "judge").Add(float64(sub.toJudge))
-		m.items.WithLabelValues(sub.kind, "door").Add(float64(n - sub.toJudge))
+		m.items.WithLabelValues(sub.kind, "door").Add(float64(sub.items - sub.toJudge))
 		p.s.replies.committed(sub.waiter)
 		sub.done <- verdict{number: p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)}
 	}

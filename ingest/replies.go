@@ -114,8 +114,10 @@ func newReplies(s *Service) *replies {
 	r.read[schemas.ProcessedTopic(schemas.KindOwnership)] = readHead[schemas.OwnershipResult](registry, schemas.OwnershipProcessedSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindCustomerEvents)] = readHead[schemas.EventResult](registry, schemas.EventProcessedSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindReferrals)] = readHead[schemas.ReferralResult](registry, schemas.ReferralProcessedSchema)
+	r.read[schemas.ProcessedTopic(schemas.KindSales)] = readHead[schemas.SaleResult](registry, schemas.SaleProcessedSchema)
+	r.read[schemas.ProcessedTopic(schemas.KindTransactions)] = readHead[schemas.TransactionResult](registry, schemas.TransactionProcessedSchema)
 	unprocessed := schemas.NewDecoder[schemas.Unprocessed](registry, schemas.UnprocessedSchema)
-	for _, k := range acceptedKinds {
+	for _, k := range itemKinds { // outcomes of records for other topics are written, and known, at the door
 		r.read[schemas.UnprocessedTopic(k)] = func(value []byte) (Result, error) {
 			var u schemas.Unprocessed
 			err := unprocessed.Decode(value, &u)

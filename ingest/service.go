@@ -188,17 +188,44 @@ func (s *Service) connect(ctx context.Context) (*routing, error) {
 	}
 }
 
-// acceptedKinds are those that can be submitted. A kind is also the name of its item topic.
-var acceptedKinds = []string{schemas.KindOwnership, schemas.KindCustomerEvents, schemas.KindReferrals}
+// itemKinds are the kinds whose items processors judge. A kind is also the name of its item topic.
+var itemKinds = []string{schemas.KindOwnership, schemas.KindCustomerEvents, schemas.KindReferrals, schemas.KindSales, schemas.KindTransactions}
+
+// recordTopics are the reference and fact topics that can be written to through the API. Keys are not: only operators make them.
+var recordTopics = func() (names []string) {
+	for _, t := range schemas.Topics() {
+		if t.Role == schemas.RoleFact || t.Role == schemas.RoleReference && t.Name != schemas.APIKeys {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}()
+
+// resultKinds are the kinds that have result topics.
+var resultKinds = append(slices.Clone(itemKinds), schemas.References)
+
+// resultTopics are the topics of outcomes.
+func resultTopics() (names []string) {
+	for _, k := range resultKinds {
+		names = append(names, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
+	}
+	return names
+}
+
+// resultKind is the kind whose result topics have the outcomes of a batch's kind.
+func resultKind(kind string) string {
+	if slices.Contains(recordTopics, kind) {
+		return schemas.References
+	}
+	return kind
+}
 
 func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	rt := &routing{partitions: map[string]int32{}, encoders: map[string]*schemas.Encoder{}, client: client, admin: kadm.NewClient(client)}
-	names := []string{schemas.Batches}
-	for _, k := range acceptedKinds {
-		names = append(names, k, schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k))
-	}
+	results := resultTopics()
+	names := slices.Concat([]string{schemas.Batches}, itemKinds, recordTopics, results)
 	found, err := rt.admin.ListTopics(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("read the topics of the cluster: %w", err)
@@ -218,14 +245,12 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 		}
 	}
 	// The reply partition of a batch is the same number in every result topic.
-	results := rt.partitions[schemas.ProcessedTopic(acceptedKinds[0])]
-	for _, k := range acceptedKinds {
-		for _, t := range []string{schemas.ProcessedTopic(k), schemas.UnprocessedTopic(k)} {
-			if rt.partitions[t] != results {
-				return nil, fmt.Errorf("topic %s has %d partitions and not %d, as the other result topics have", t, rt.partitions[t], results)
-			}
+	partitions := rt.partitions[results[0]]
+	for _, t := range results {
+		if rt.partitions[t] != partitions {
+			return nil, fmt.Errorf("topic %s has %d partitions and not %d, as the other result topics have", t, rt.partitions[t], partitions)
 		}
 	}
-	rt.reply = choose(results, s.cfg.ReplyPartitions)
+	rt.reply = choose(partitions, s.cfg.ReplyPartitions)
 	return rt, nil
 }

@@ -110,7 +110,8 @@ func (s *Service) waitForSink(ctx context.Context, rt *routing, topics []string)
 	}
 }
 
-// resultTopics are the topics that the outcomes of a kind's batch are read from.
-func resultTopics(kind string) []string {
+// readFrom are the topics that what is known of a kind's batch comes from.
+func readFrom(kind string) []string {
+	kind = resultKind(kind)
 	return []string{schemas.Batches, schemas.ProcessedTopic(kind), schemas.UnprocessedTopic(kind)}
 }

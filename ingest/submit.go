@@ -29,8 +29,9 @@ type submission struct {
 	key        string
 	door, kind string
 	records    []*kgo.Record // the header first
-	toJudge    int           // items without defects at the door
-	bytes      int           // of all values
+	items      int
+	toJudge    int // items that are not decided at the door
+	bytes      int // of all values
 	waiter     *waiter
 	state      atomic.Int32
 	done       chan verdict // receives exactly one, once it is taken
@@ -97,7 +98,11 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 		return nil, s.refuse(AsError(v.err))
 	}
 	q.batch = v.number
-	results, pending := s.replies.wait(ctx, sub.waiter, s.cfg.Wait)
+	wait := s.cfg.Wait
+	if b.Wait != nil {
+		wait = *b.Wait
+	}
+	results, pending := s.replies.wait(ctx, sub.waiter, wait)
 	for i := range results {
 		results[i].Index = i
 		results[i].ID = schemas.ItemID(b.Tenant, sub.key, int32(i))
@@ -150,31 +155,46 @@ func (s *Service) encode(rt *routing, b *Batch, trace string) (*submission, int6
 	if len(b.Items) > MaxItems {
 		return nil, 0, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("a request may have %d items, this one has %d", MaxItems, len(b.Items)), Index: -1, Cause: "items"}
 	}
-	if !slices.Contains(acceptedKinds, b.Kind) {
+	records := slices.Contains(recordTopics, b.Kind) // judged here: a record and an outcome each
+	if !records && !slices.Contains(itemKinds, b.Kind) {
 		return nil, 0, fmt.Errorf("kind %q is not known", b.Kind)
+	}
+	most := 1 + len(b.Items)
+	if records {
+		most += len(b.Items)
 	}
 	e := &encoding{
 		rt: rt, b: b, key: schemas.NewBatchKey(), now: time.Now().UTC().Truncate(time.Millisecond), epoch: s.deps.Epochs.Of(b.Kind),
-		reply: rt.reply[rand.IntN(len(rt.reply))], records: make([]kgo.Record, 1, 1+len(b.Items)), ends: make([]int, 0, 1+len(b.Items)),
+		reply: rt.reply[rand.IntN(len(rt.reply))], resultKind: resultKind(b.Kind), records: make([]kgo.Record, 1, most), ends: make([]int, 0, most),
 	}
 	e.partition = schemas.Partition([]byte(e.key), rt.partitions[b.Kind])
 	if b.ItemKind != "" {
 		e.itemKind = &b.ItemKind
 	}
 	w := newWaiter(len(b.Items))
-	if err := e.header(trace); err != nil {
+	err := e.header(trace)
+	if err != nil {
 		return nil, 0, err
 	}
 	for i := range b.Items {
-		if err := e.item(i); err != nil {
-			return nil, 0, err
-		}
-		if defects := b.Items[i].Defects; len(defects) > 0 {
+		switch defects := b.Items[i].Defects; {
+		case len(defects) > 0:
+			err = e.refused(i)
 			w.settle(i, Result{Reasons: defects})
+		case records:
+			var outcome *schemas.ReferenceProcessed
+			outcome, err = e.record(i)
+			w.settle(i, Result{Processed: outcome})
+		default:
+			err = e.item(i)
+		}
+		if err != nil {
+			return nil, 0, err
 		}
 	}
 	sub := &submission{
-		key: e.key, door: b.Door, kind: b.Kind, records: e.finish(), toJudge: w.missing, bytes: len(e.buf), waiter: w, done: make(chan verdict, 1),
+		key: e.key, door: b.Door, kind: b.Kind, records: e.finish(), items: len(b.Items), toJudge: w.missing, bytes: len(e.buf), waiter: w,
+		done: make(chan verdict, 1),
 	}
 	return sub, int64(len(e.buf)) + batchOverhead + int64(len(b.Items))*itemOverhead, nil
 }
@@ -190,6 +210,8 @@ type encoding struct {
 	partition int32 // of items without a key
 	itemKind  *string
 
+	resultKind string // whose result topics have the outcomes
+
 	records  []kgo.Record
 	buf      []byte
 	ends     []int              // of each record's value in buf
@@ -201,7 +223,7 @@ type encoding struct {
 func (e *encoding) header(trace string) error {
 	h := schemas.BatchHeader{
 		Tenant: e.b.Tenant, Key: e.key, Kind: e.b.Kind, ItemKind: e.itemKind, Door: e.b.Door, KeyID: e.b.KeyID, Items: int32(len(e.b.Items)),
-		ReplyPartition: e.reply, Ref: e.b.Ref, AcceptedAt: e.now,
+		ReplyPartition: e.reply, Ref: e.b.Ref, AcceptedAt: e.now, Lookback: e.b.Lookback,
 	}
 	var err error
 	if e.buf, err = e.rt.encoders[schemas.Batches].Append(e.buf, &h); err != nil {
@@ -215,31 +237,55 @@ func (e *encoding) header(trace string) error {
 	return nil
 }
 
-// item makes the record of one item: for the item topic, or with defects for the topic of unprocessed outcomes.
+// item makes the record of an item that processors judge.
 func (e *encoding) item(i int) error {
 	it := &e.b.Items[i]
-	r := kgo.Record{Topic: e.b.Kind, Key: it.Key, Partition: e.partition, Timestamp: e.now}
+	partition := e.partition
+	if it.Key != nil {
+		partition = schemas.Partition(it.Key, e.rt.partitions[e.b.Kind])
+	}
+	return e.add(i, e.b.Kind, it.Key, partition, it.Value)
+}
+
+// refused makes the outcome of an item that has defects at the door.
+func (e *encoding) refused(i int) error {
+	it := &e.b.Items[i]
+	return e.add(i, schemas.UnprocessedTopic(e.resultKind), nil, e.reply, &schemas.Unprocessed{
+		Outcome: e.outcome(i), Kind: e.b.Kind, ItemKind: e.itemKind, Reasons: it.Defects, Format: it.Format, Original: it.Original,
+	})
+}
+
+// record makes the record of a reference or fact topic, and its outcome.
+func (e *encoding) record(i int) (*schemas.ReferenceProcessed, error) {
+	it := &e.b.Items[i]
+	own, ok := it.Value.(interface{ OwnID() string })
+	if !ok {
+		return nil, fmt.Errorf("item %d for %s is %T, which has no own id", i, e.b.Kind, it.Value)
+	}
+	outcome := &schemas.ReferenceProcessed{Outcome: e.outcome(i), Kind: e.b.Kind, OwnID: own.OwnID()}
+	key := schemas.ReferenceKey(e.b.Tenant, outcome.OwnID)
+	if err := e.add(i, e.b.Kind, key, schemas.Partition(key, e.rt.partitions[e.b.Kind]), it.Value); err != nil {
+		return nil, err
+	}
+	return outcome, e.add(i, schemas.ProcessedTopic(e.resultKind), nil, e.reply, outcome)
+}
+
+// outcome is what an outcome begins with that is written at the door.
+func (e *encoding) outcome(i int) schemas.Outcome {
+	return schemas.Outcome{
+		Tenant: e.b.Tenant, ID: schemas.ItemID(e.b.Tenant, e.key, int32(i)), Batch: &e.key, Index: int32(i), Attempt: 1, Ref: e.b.Items[i].Ref,
+		SourceTopic: e.b.Kind, SourceEpoch: e.epoch, SourcePartition: -1, SourceOffset: -1, AcceptedAt: e.now, JudgedAt: e.now,
+	}
+}
+
+// add encodes a record of the item with the given index.
+func (e *encoding) add(i int, topic string, key []byte, partition int32, value any) error {
 	start := len(e.buf)
 	var err error
-	if len(it.Defects) > 0 {
-		r.Topic, r.Key, r.Partition = schemas.UnprocessedTopic(e.b.Kind), nil, e.reply
-		e.buf, err = e.rt.encoders[r.Topic].Append(e.buf, &schemas.Unprocessed{
-			Outcome: schemas.Outcome{
-				Tenant: e.b.Tenant, ID: schemas.ItemID(e.b.Tenant, e.key, int32(i)), Batch: &e.key, Index: int32(i), Attempt: 1, Ref: it.Ref,
-				SourceTopic: e.b.Kind, SourceEpoch: e.epoch, SourcePartition: -1, SourceOffset: -1, AcceptedAt: e.now, JudgedAt: e.now,
-			},
-			Kind: e.b.Kind, ItemKind: e.itemKind, Reasons: it.Defects, Format: it.Format, Original: it.Original,
-		})
-	} else {
-		if it.Key != nil {
-			r.Partition = schemas.Partition(it.Key, e.rt.partitions[e.b.Kind])
-		}
-		e.buf, err = e.rt.encoders[r.Topic].Append(e.buf, it.Value)
+	if e.buf, err = e.rt.encoders[topic].Append(e.buf, value); err != nil {
+		return fmt.Errorf("encode item %d for %s: %w", i, topic, err)
 	}
-	if err != nil {
-		return fmt.Errorf("encode item %d: %w", i, err)
-	}
-	r.Headers = e.envelopeOf(i, it.Ref)
+	r := kgo.Record{Topic: topic, Partition: partition, Key: key, Timestamp: e.now, Headers: e.envelopeOf(i, e.b.Items[i].Ref)}
 	extra := len(r.Key)
 	for _, h := range r.Headers {
 		extra += len(h.Key) + len(h.Value)

@@ -292,12 +292,12 @@ func TestUnknownSchemaHoldsItsPartitionOnly(t *testing.T) {
 // panicky judges like the kind it wraps, but for one user.
 type panicky struct{ *ownershipJudge }
 
-func (j panicky) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
-	head, outcome, reasons := j.ownershipJudge.decide(it)
+func (j panicky) decide(it *item) verdict {
+	v := j.ownershipJudge.decide(it)
 	if *j.value.UserName == "trouble" {
 		panic("injected")
 	}
-	return head, outcome, reasons
+	return v
 }
 
 func TestPanicCostsOneItem(t *testing.T) {

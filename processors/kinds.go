@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/counterfoil/counterfoil/processors/matching"
 	"github.com/counterfoil/counterfoil/processors/reference"
 	"github.com/counterfoil/counterfoil/processors/upserts"
 	"github.com/counterfoil/counterfoil/processors/validation"
@@ -15,6 +16,7 @@ type kind struct {
 	name       string // and item topic
 	processor  string
 	references []string // topics that a decision may read: the barrier's
+	calls      bool     // a decision looks calls up: the judge is an asker
 	stateful   bool
 	newJudge   func(l *lane) judge // nil: the records are not judged but passed on
 }
@@ -32,10 +34,17 @@ type judge interface {
 	check() []schemas.Reason
 	// key decides the partition in which the item must be judged; nil: wherever it lies.
 	key(tenant string) []byte
-	// decide returns the head of the processed outcome and its part to be filled in by the engine, or reasons.
-	decide(it *item) (head any, outcome *schemas.Outcome, reasons []schemas.Reason)
+	// decide judges the item.
+	decide(it *item) verdict
 	// keep puts what the decision made of the state on the overlay.
 	keep()
+}
+
+// asker is a judge that must know of calls to decide.
+type asker interface {
+	judge
+	// query is what it must know. It is called like key, for every item that is decided in this partition, before any is.
+	query(tenant string) schemas.CallQuery
 }
 
 // item is what a decision may know beside the decoded value.
@@ -45,6 +54,16 @@ type item struct {
 	version int64
 	number  int64
 	view    reference.View
+	asked   *schemas.CallQuery // of an asker's item
+	found   *schemas.CallsFound
+}
+
+// verdict is what became of an item: a processed outcome, or reasons.
+type verdict struct {
+	head    any              // of the processed outcome
+	outcome *schemas.Outcome // the part of head that the engine fills in
+	reasons []schemas.Reason
+	sale    *schemas.UnmatchedSale // beside the reasons of a sale that no call matches
 }
 
 var kinds = []*kind{
@@ -65,6 +84,8 @@ var kinds = []*kind{
 		references: []string{schemas.Participants, schemas.Units, schemas.Classifications},
 		newJudge:   newReferralJudge,
 	},
+	{name: schemas.KindTransactions, processor: Validation, newJudge: newTransactionJudge},
+	{name: schemas.KindSales, processor: Matching, calls: true, newJudge: newSaleJudge},
 	{name: schemas.Requests, processor: Requests, stateful: true},
 }
 
@@ -178,9 +199,9 @@ func (j *ownershipJudge) key(tenant string) []byte {
 	return j.stateKey
 }
 
-func (j *ownershipJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+func (j *ownershipJudge) decide(it *item) verdict {
 	j.head, j.next = upserts.Decide(&j.value, j.state.get(j.stateKey), it.version)
-	return &j.head, &j.head.Outcome, nil
+	return verdict{head: &j.head, outcome: &j.head.Outcome}
 }
 
 func (j *ownershipJudge) keep() { j.state.put(j.stateKey, j.next) }
@@ -223,11 +244,11 @@ func (j *eventJudge) itemKind() *string {
 func (j *eventJudge) check() []schemas.Reason { return validation.CheckEvent(&j.value) }
 func (j *eventJudge) key(string) []byte       { return nil }
 
-func (j *eventJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+func (j *eventJudge) decide(it *item) verdict {
 	var reasons []schemas.Reason
 	j.head, reasons = validation.DecideEvent(it.env.Tenant, &j.value, it.view)
 	j.head.Number = it.number
-	return &j.head, &j.head.Outcome, reasons
+	return verdict{head: &j.head, outcome: &j.head.Outcome, reasons: reasons}
 }
 
 func (j *eventJudge) keep() {}
@@ -279,14 +300,14 @@ func (j *referralJudge) key(tenant string) []byte {
 	return []byte(tenant)
 }
 
-func (j *referralJudge) decide(it *item) (any, *schemas.Outcome, []schemas.Reason) {
+func (j *referralJudge) decide(it *item) verdict {
 	var reasons []schemas.Reason
 	j.head, j.next, reasons = validation.DecideReferral(it.env.Tenant, &j.value, it.view, j.referred)
 	j.head.Number, j.head.Version = it.number, it.version
 	if j.next != nil {
 		j.next.ItemID, j.next.Version = it.id, it.version
 	}
-	return &j.head, &j.head.Outcome, reasons
+	return verdict{head: &j.head, outcome: &j.head.Outcome, reasons: reasons}
 }
 
 func (j *referralJudge) keep() {
@@ -294,3 +315,80 @@ func (j *referralJudge) keep() {
 		j.state.put(j.keyOf(j.next.ReferredID), j.next)
 	}
 }
+
+// transactionJudge: a transaction is judged by its own members alone.
+type transactionJudge struct {
+	decoder *schemas.Decoder[schemas.Transaction]
+
+	value schemas.Transaction
+	head  schemas.TransactionResult
+}
+
+func newTransactionJudge(l *lane) judge {
+	return &transactionJudge{decoder: schemas.NewDecoder[schemas.Transaction](l.s.p.deps.Registry, schemas.TransactionSchema)}
+}
+
+func (j *transactionJudge) decode(value []byte) error {
+	j.value = schemas.Transaction{}
+	return j.decoder.Decode(value, &j.value)
+}
+
+func (j *transactionJudge) item() any         { return &j.value }
+func (j *transactionJudge) itemKind() *string { return nil }
+
+func (j *transactionJudge) check() []schemas.Reason { return validation.CheckTransaction(&j.value) }
+func (j *transactionJudge) key(string) []byte       { return nil }
+
+func (j *transactionJudge) decide(*item) verdict {
+	j.head = schemas.TransactionResult{}
+	return verdict{head: &j.head, outcome: &j.head.Outcome}
+}
+
+func (j *transactionJudge) keep() {}
+
+// saleJudge: the key is tenant and sale id, for the order in which sales of one id replace each other; there is no state, because the
+// position says which came last.
+type saleJudge struct {
+	decoder *schemas.Decoder[schemas.Sale]
+
+	value     schemas.Sale
+	head      schemas.SaleResult
+	unmatched schemas.UnmatchedSale
+}
+
+func newSaleJudge(l *lane) judge {
+	return &saleJudge{decoder: schemas.NewDecoder[schemas.Sale](l.s.p.deps.Registry, schemas.SaleSchema)}
+}
+
+func (j *saleJudge) decode(value []byte) error {
+	j.value = schemas.Sale{}
+	return j.decoder.Decode(value, &j.value)
+}
+
+func (j *saleJudge) item() any         { return &j.value }
+func (j *saleJudge) itemKind() *string { return nil }
+
+func (j *saleJudge) check() []schemas.Reason { return matching.Check(&j.value) }
+
+func (j *saleJudge) key(tenant string) []byte {
+	if !matching.Ordered(&j.value) {
+		return nil
+	}
+	return matching.Key(tenant, &j.value, "")
+}
+
+func (j *saleJudge) query(tenant string) schemas.CallQuery { return matching.Query(tenant, &j.value) }
+
+func (j *saleJudge) decide(it *item) verdict {
+	head, candidates, reasons := matching.Decide(&j.value, it.asked, it.found)
+	key := matching.SaleKey(&j.value, it.id)
+	if len(reasons) > 0 {
+		j.unmatched = schemas.UnmatchedSale{SaleKey: key, Version: it.version, Candidates: candidates, Item: j.value}
+		return verdict{reasons: reasons, sale: &j.unmatched}
+	}
+	j.head = head
+	j.head.SaleKey, j.head.Version = key, it.version
+	return verdict{head: &j.head, outcome: &j.head.Outcome}
+}
+
+func (j *saleJudge) keep() {}

@@ -49,6 +49,9 @@ type lane struct {
 	stopped bool        // next lies before the end of what was polled
 	waiting *kgo.Record // at next: its schema is not known yet
 	judged  time.Time   // timestamp of the last judged record; at first, of the assignment
+	places  []int       // of the records' queries, or one of the constants of ask; a record beyond them waits for its schema
+	queries []schemas.CallQuery
+	found   []schemas.CallsFound // parallel to queries
 	it      item
 	out     output
 	tally   tally
@@ -110,10 +113,10 @@ func (l *lane) keep() {
 // judgeAll judges records in order, up to the first whose schema is not known yet, and adds what the state became.
 func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Time) error {
 	l.view, l.now, l.stopped = view, now, false
-	for _, rec := range records {
+	for i, rec := range records {
 		l.next = rec.Offset
 		if !rec.Attrs.IsControl() {
-			if err := l.judgeOne(rec); err != nil {
+			if err := l.judgeOne(rec, i); err != nil {
 				l.stopped, l.waiting = true, rec
 				break
 			}
@@ -127,8 +130,61 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 	return nil
 }
 
-// judgeOne gives a record its outcome, or its dead letter, or passes it on. The only error is schemas.ErrSchemaPending.
-func (l *lane) judgeOne(rec *kgo.Record) error {
+// Values of [lane.places].
+const (
+	asksNothing  = -1
+	askingFailed = -2 // a fault of ours
+)
+
+// ask collects what the decisions on records must know of calls, up to the first record whose schema is not known yet.
+func (l *lane) ask(records []*kgo.Record) {
+	clear(l.queries)
+	l.queries, l.places = l.queries[:0], l.places[:0]
+	for _, rec := range records {
+		place, err := l.askOne(rec)
+		if err != nil {
+			return
+		}
+		l.places = append(l.places, place)
+	}
+}
+
+// askOne returns the place of a record's query. Whatever else there is to say about the record is said when it is judged. The only error is
+// schemas.ErrSchemaPending.
+func (l *lane) askOne(rec *kgo.Record) (place int, err error) {
+	asking := false
+	defer func() {
+		if p := recover(); p != nil {
+			place, err = asksNothing, nil // a fault in reading or checking shows again
+			if asking {
+				l.report(rec, p)
+				place = askingFailed
+			}
+		}
+	}()
+	if rec.Attrs.IsControl() || rec.Value == nil || sizeOf(rec) > recordRoom {
+		return asksNothing, nil
+	}
+	env, err := schemas.ParseEnvelope(rec.Headers)
+	if err != nil {
+		return asksNothing, nil
+	}
+	if err := l.judge.decode(rec.Value); errors.Is(err, schemas.ErrSchemaPending) {
+		return 0, err
+	} else if err != nil {
+		return asksNothing, nil
+	}
+	if len(l.judge.check()) > 0 || l.rightPartition(env.Tenant) != rec.Partition {
+		return asksNothing, nil
+	}
+	asking = true
+	l.queries = append(l.queries, l.judge.(asker).query(env.Tenant))
+	return len(l.queries) - 1, nil
+}
+
+// judgeOne gives a record, the i-th of its round, its outcome, or its dead letter, or passes it on. The only error is
+// schemas.ErrSchemaPending.
+func (l *lane) judgeOne(rec *kgo.Record, i int) error {
 	if l.requests != nil {
 		l.requests.judge(rec)
 		return nil
@@ -167,8 +223,19 @@ func (l *lane) judgeOne(rec *kgo.Record) error {
 		number:  schemas.Number(l.partition, rec.Offset, l.partitions),
 		view:    l.view,
 	}
-	if reasons := l.decide(rec); len(reasons) > 0 {
-		l.unprocessed(rec, reasons)
+	if l.kind.calls {
+		switch {
+		case i >= len(l.places):
+			return schemas.ErrSchemaPending // its schema has become known since the calls were looked up
+		case l.places[i] == askingFailed:
+			l.unprocessed(rec, verdict{reasons: internalFault()})
+			return nil
+		case l.places[i] != asksNothing:
+			l.it.asked, l.it.found = &l.queries[l.places[i]], &l.found[l.places[i]]
+		}
+	}
+	if v := l.decide(rec); len(v.reasons) > 0 {
+		l.unprocessed(rec, v)
 	}
 	return nil
 }
@@ -204,47 +271,53 @@ func (l *lane) identity(rec *kgo.Record, env *schemas.Envelope) string {
 	}
 }
 
+// internalFault is why an item is unprocessed that we failed at. It can be replayed.
+func internalFault() []schemas.Reason {
+	return []schemas.Reason{{Code: schemas.CodeInternalError, Message: "The item could not be judged because of an internal fault."}}
+}
+
 // decide judges the decoded item and writes its processed outcome, or forwards it, or returns why it is unprocessed. A panic is a fault of
-// ours that costs one item, not the partition: the outcome internal_error, which can be replayed.
-func (l *lane) decide(rec *kgo.Record) (reasons []schemas.Reason) {
+// ours that costs one item, not the partition.
+func (l *lane) decide(rec *kgo.Record) (v verdict) {
 	mark, before := l.out.mark(), l.tally
 	defer func() {
 		if p := recover(); p != nil {
 			l.out.back(mark)
 			l.tally = before
 			l.report(rec, p)
-			reasons = []schemas.Reason{{Code: schemas.CodeInternalError, Message: "The item could not be judged because of an internal fault."}}
+			v = verdict{reasons: internalFault()}
 		}
 	}()
 	if reasons := l.judge.check(); len(reasons) > 0 {
-		return reasons
+		return verdict{reasons: reasons}
 	}
-	if right := l.rightPartition(); right != rec.Partition {
+	if right := l.rightPartition(l.it.env.Tenant); right != rec.Partition {
 		l.forward(rec, right)
-		return nil
+		return verdict{}
 	}
-	head, outcome, reasons := l.judge.decide(&l.it)
-	if len(reasons) > 0 {
-		return reasons
+	v = l.judge.decide(&l.it)
+	if len(v.reasons) > 0 {
+		return v
 	}
-	*outcome = l.outcome(rec)
-	value, err := l.out.encodeOutcome(l.codecs.processed, head, rec.Value, l.judge.item())
+	*v.outcome = l.outcome(rec)
+	value, err := l.out.encodeOutcome(l.codecs.processed, v.head, rec.Value, l.judge.item())
 	if err != nil {
 		panic(fmt.Errorf("encode outcome: %w", err))
 	}
 	if len(value) > outcomeRoom {
 		l.out.back(mark)
-		return []schemas.Reason{{Code: schemas.CodeOutOfRange, Message: fmt.Sprintf("The item's outcome would have %d bytes; at most %d fit.", len(value), outcomeRoom)}}
+		tooLarge := fmt.Sprintf("The item's outcome would have %d bytes; at most %d fit.", len(value), outcomeRoom)
+		return verdict{reasons: []schemas.Reason{{Code: schemas.CodeOutOfRange, Message: tooLarge}}}
 	}
 	l.add(rec, schemas.ProcessedTopic(l.kind.name), value)
 	l.judge.keep()
 	l.tally.processed++
-	return nil
+	return verdict{}
 }
 
-// rightPartition is where the item must be judged, whatever partitioner its producer used.
-func (l *lane) rightPartition() int32 {
-	key := l.judge.key(l.it.env.Tenant)
+// rightPartition is where the decoded item must be judged, whatever partitioner its producer used.
+func (l *lane) rightPartition(tenant string) int32 {
+	key := l.judge.key(tenant)
 	if key == nil {
 		return l.partition
 	}
@@ -285,14 +358,15 @@ func (l *lane) outcome(rec *kgo.Record) schemas.Outcome {
 }
 
 // unprocessed writes the item's outcome with every reason and its bytes as they came.
-func (l *lane) unprocessed(rec *kgo.Record, reasons []schemas.Reason) {
+func (l *lane) unprocessed(rec *kgo.Record, v verdict) {
 	outcome := schemas.Unprocessed{
 		Outcome:  l.outcome(rec),
 		Kind:     l.kind.name,
 		ItemKind: l.judge.itemKind(),
-		Reasons:  fitting(reasons),
+		Reasons:  fitting(v.reasons),
 		Format:   schemas.FormatAvro,
 		Original: rec.Value,
+		Sale:     v.sale,
 	}
 	value, err := l.out.encode(l.codecs.unprocessed, &outcome)
 	if err != nil {

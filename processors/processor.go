@@ -8,13 +8,14 @@
 //   - round: what is polled at once is judged on an overlay of the state and committed whole (round.go);
 //   - lane: one owned partition; judges its records in the order of their offsets (lane.go);
 //   - kinds: how each kind of items is read, keyed and decided (kinds.go); the decisions themselves are pure and live in
-//     processors/upserts and processors/validation;
+//     processors/upserts, processors/validation and processors/matching;
+//   - calls: what the decisions on sales must know of calls is asked for once a round (calls.go);
 //   - requests: records of requests with an idempotency key are passed on instead of judged, once (requests.go);
 //   - state: tables with a changelog (state.go), read back when a partition is taken over (takeover.go);
 //   - the reference tables and the barrier are processors/reference.
 //
 // Each guard that keeps items from being lost or doubled stands in one function: highWatermarks of a take-over in [session.restore],
-// the barrier in [round.awaitReferences], read committed in [schemas.ConsumeCommitted], the fresh client in [session.end].
+// the barriers in [round.awaitReferences] and [round.awaitCalls], read committed in [schemas.ConsumeCommitted], the fresh client in [session.end].
 package processors
 
 import (
@@ -23,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +39,8 @@ import (
 // Names of the processors.
 const (
 	Upserts    = "upserts"    // ownership
-	Validation = "validation" // customer events and referrals
+	Validation = "validation" // customer events, referrals and transactions
+	Matching   = "matching"   // sales
 	Requests   = "requests"   // requests with an idempotency key
 )
 
@@ -47,7 +50,9 @@ func Names() []string { return []string{Upserts, Validation, Requests} }
 // Group is the consumer group of a processor; empty for a name that is none.
 func Group(name string) string { return groups[name] }
 
-var groups = map[string]string{Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation, Requests: schemas.GroupRequests}
+var groups = map[string]string{
+	Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation, Matching: schemas.GroupMatching, Requests: schemas.GroupRequests,
+}
 
 // Topics lists the item topics that a processor reads, for whoever commits the first offsets of its group.
 func Topics(name string) []string {
@@ -94,6 +99,7 @@ type Deps struct {
 	Kafka    []kgo.Opt // seeds, TLS, SASL
 	Registry *schemas.Registry
 	Epochs   schemas.Epochs
+	Calls    Calls // [Matching] alone needs it
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
 }
@@ -107,6 +113,7 @@ type Processor struct {
 	log      *slog.Logger
 	kinds    []*kind
 	tables   *reference.Tables // nil where no kind needs any
+	sink     schemas.SinkProgress
 	metrics  *metrics
 
 	mu      sync.Mutex
@@ -121,6 +128,11 @@ func New(cfg Config, deps Deps, name string) (*Processor, error) {
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(p.kinds, func(k *kind) bool { return k.calls }) {
+		p.deps.Calls = nil
+	} else if deps.Calls == nil {
+		return nil, fmt.Errorf("the processor %s needs to look calls up", name)
 	}
 	if p.instance == "" {
 		p.instance = rand.Text()

@@ -30,7 +30,7 @@ type portion struct {
 
 func newRound(s *session) *round { return &round{s: s} }
 
-// run: sort → barrier → decide → produce → commit → keep. An error means that the session must be given up.
+// run: sort → learn → decide → produce → commit → keep. An error means that the session must be given up.
 func (r *round) run(fetches kgo.Fetches) error {
 	if !r.sort(fetches) {
 		return r.s.abort()
@@ -40,7 +40,7 @@ func (r *round) run(fetches kgo.Fetches) error {
 		r.s.moved = true
 		return nil
 	}
-	if err := r.awaitReferences(); err != nil {
+	if err := r.learn(); err != nil {
 		return r.s.abort()
 	}
 	begun := time.Now()
@@ -97,9 +97,26 @@ func (r *round) sort(fetches kgo.Fetches) bool {
 	return ours && !r.s.revoked
 }
 
+// learn waits for what the round's decisions may depend on. It gives way, with an error, to a rebalance.
+func (r *round) learn() error {
+	ctx, cancel := context.WithCancel(r.s.work)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.s.rebalance:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := r.awaitReferences(ctx); err != nil {
+		return err
+	}
+	return r.lookUpCalls(ctx)
+}
+
 // awaitReferences is the barrier: the round was polled before, so every reference record that was acknowledged before one of its items was
-// sent is in the tables when it returns nil. It gives way, with an error, to a rebalance.
-func (r *round) awaitReferences() error {
+// sent is in the tables when it returns nil.
+func (r *round) awaitReferences(ctx context.Context) error {
 	var used []*kind
 	for _, k := range r.s.p.kinds {
 		for _, w := range r.work {
@@ -113,17 +130,6 @@ func (r *round) awaitReferences() error {
 	if len(topics) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(r.s.work)
-	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-r.s.rebalance:
-			cancel()
-		case <-done:
-		}
-	}()
 	return r.s.p.tables.WaitFor(ctx, topics)
 }
 
@@ -135,10 +141,15 @@ func (r *round) decide() error {
 		defer view.Release()
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
+	return r.each(func(w portion) error { return w.lane.judgeAll(w.records, view, now) })
+}
+
+// each does f for every partition, side by side where there is enough to do.
+func (r *round) each(f func(w portion) error) error {
 	workers := min(runtime.GOMAXPROCS(0), len(r.work), 1+r.count/64)
 	if workers == 1 {
 		for _, w := range r.work {
-			if err := w.lane.judgeAll(w.records, view, now); err != nil {
+			if err := f(w); err != nil {
 				return err
 			}
 		}
@@ -154,7 +165,7 @@ func (r *round) decide() error {
 				if i >= len(r.work) {
 					return
 				}
-				errs[i] = r.work[i].lane.judgeAll(r.work[i].records, view, now)
+				errs[i] = f(r.work[i])
 			}
 		})
 	}

@@ -1,0 +1,114 @@
+package processors
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Calls finds the calls that sales may be matched to.
+type Calls interface {
+	// FindCalls answers each query, in their order, from all calls that the sink has committed.
+	FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]schemas.CallsFound, error)
+}
+
+const (
+	// findMost is how long one attempt to find the calls of a round may take.
+	findMost = 30 * time.Second
+	// longWait is after how long a round that waits for the sink says so.
+	longWait = 10 * time.Second
+)
+
+// lookUpCalls asks once for all calls that the round's decisions must know. The round was polled before, so it waits first until ClickHouse
+// has every call that was acknowledged by now: those that were there before one of its items was sent are among them. While Kafka or
+// ClickHouse cannot answer, it waits; nothing is judged without the calls.
+func (r *round) lookUpCalls(ctx context.Context) error {
+	if r.s.p.deps.Calls == nil {
+		return nil // no kind of this processor asks
+	}
+	_ = r.each(func(w portion) error {
+		if w.lane.kind.calls {
+			w.lane.ask(w.records)
+		}
+		return nil
+	})
+	var queries []schemas.CallQuery
+	for _, w := range r.work {
+		queries = append(queries, w.lane.queries...)
+	}
+	if len(queries) == 0 {
+		return nil
+	}
+	if err := r.awaitCalls(ctx); err != nil {
+		return err
+	}
+	var found []schemas.CallsFound
+	err := r.insist(ctx, "find calls", func() error {
+		begun := time.Now()
+		bound, cancel := context.WithTimeout(ctx, findMost)
+		defer cancel()
+		var err error
+		if found, err = r.s.p.deps.Calls.FindCalls(bound, queries); err != nil {
+			return err
+		}
+		r.s.p.metrics.callsQuery.Observe(time.Since(begun).Seconds())
+		return checkFound(queries, found)
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range r.work {
+		n := len(w.lane.queries)
+		w.lane.found, found = found[:n:n], found[n:]
+	}
+	return nil
+}
+
+// awaitCalls is the barrier on calls.
+func (r *round) awaitCalls(ctx context.Context) error {
+	begun := time.Now()
+	defer time.AfterFunc(longWait, func() {
+		r.s.log.Warn("sales wait until the sink has committed the calls that were there before them", "group", schemas.GroupSink, "topic", schemas.Calls)
+	}).Stop()
+	err := r.insist(ctx, "calls barrier", func() error {
+		return r.s.p.sink.Wait(ctx, kadm.NewClient(r.s.cl), schemas.Calls)
+	})
+	if err == nil {
+		r.s.p.metrics.sinkWait.WithLabelValues(schemas.Calls).Observe(time.Since(begun).Seconds())
+	}
+	return err
+}
+
+// insist repeats f until it returns nil or ctx is done.
+func (r *round) insist(ctx context.Context, what string, f func() error) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := f()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		r.s.p.metrics.retries.WithLabelValues(what).Inc()
+		r.s.log.Warn("round waits; trying again", "what", what, "error", err, "in", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// checkFound holds an answer against what was asked.
+func checkFound(queries []schemas.CallQuery, found []schemas.CallsFound) error {
+	if len(found) != len(queries) {
+		return fmt.Errorf("%d answers to %d queries", len(found), len(queries))
+	}
+	for i := range queries {
+		if len(found[i].Numbers) != len(queries[i].Numbers) {
+			return fmt.Errorf("query %d: %d answers to %d numbers", i, len(found[i].Numbers), len(queries[i].Numbers))
+		}
+	}
+	return nil
+}

@@ -36,7 +36,7 @@ type Service struct {
 	budget  *budget
 	replies *replies
 	backlog *backlog
-	sink    *sinkOffsets
+	sink    schemas.SinkProgress
 
 	queue     chan *submission // to the producers
 	stopped   chan struct{}    // closed when the producers have ended
@@ -71,7 +71,6 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.replies = newReplies(s)
 	s.backlog = newBacklog(s)
-	s.sink = &sinkOffsets{}
 	for n := range cfg.Producers {
 		s.producers = append(s.producers, &producer{s: s, id: fmt.Sprintf("ingest-%d-%s", n, cfg.Instance)})
 	}

@@ -77,6 +77,19 @@ func (r *OrderLine) OwnID() string   { return r.ID }
 func (r *InvoiceLine) OwnID() string { return r.ID }
 func (r *Stock) OwnID() string       { return r.Product }
 
+// OwnIDMembers are the members of a reference or fact topic's value that make a record's own id, joined by slashes; for who has the value
+// only as text. See [Reference].
+func OwnIDMembers(topic string) []string {
+	switch topic {
+	case StockLevels:
+		return []string{"product"}
+	case CustomerParts:
+		return []string{"customer", "product"}
+	default:
+		return []string{"id"}
+	}
+}
+
 // FactVersion orders the records of one own id by their acceptance: the broker's append time in milliseconds, then the offset, of which the
 // lowest 20 bits tell records of one millisecond and partition apart. It does not depend on the partition, so that a line that is sent
 // again by a producer with another partitioner, or through the API, still replaces the one before.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,8 +25,8 @@ import (
 // demoTenant is the tenant of the demo data.
 const demoTenant = "demo"
 
-// demoFiles are the demo data, a file for each topic, in the form that counterfoil send reads. With them the examples that CRM.COM's
-// documentation prints give the printed answers.
+// demoFiles are the demo data, a file for each topic, in the form that counterfoil send reads; "today-30" is a day. With them the examples
+// that CRM.COM's documentation prints give the printed answers, the sale that Mediahawk's prints matches a call, and Caliq's report has lines.
 //
 //go:embed demo/*.jsonl
 var demoFiles embed.FS
@@ -34,7 +35,18 @@ var demoFiles embed.FS
 // finds its participants; and since it is first in the partition of the tenant's referrals, it is judged before every other one.
 var demoTopics = []string{
 	schemas.Units, schemas.Classifications, schemas.Products, schemas.PaymentMediumTypes, schemas.PaymentMediumBrands, schemas.KPIs,
-	schemas.Invoices, schemas.Accounts, schemas.Participants, schemas.KindReferrals,
+	schemas.Invoices, schemas.Accounts, schemas.Participants, schemas.Calls, schemas.Customers, schemas.CustomerParts, schemas.OrderLines,
+	schemas.InvoiceLines, schemas.StockLevels, schemas.KindReferrals,
+}
+
+// demoDay is a day in the demo data that is counted from the day of filling: what a buying report shows must not be over by then.
+var demoDay = regexp.MustCompile(`"today([+-]\d+)"`)
+
+func demoDays(text []byte, today time.Time) []byte {
+	return demoDay.ReplaceAllFunc(text, func(found []byte) []byte {
+		days, _ := strconv.Atoi(string(demoDay.FindSubmatch(found)[1])) // the pattern admits nothing else
+		return strconv.AppendQuote(nil, today.AddDate(0, 0, days).Format(time.DateOnly))
+	})
 }
 
 // fillDemo sends the demo data and returns when Kafka has it. The client's partitioner must take the partition of the record or Kafka's own
@@ -45,6 +57,7 @@ func fillDemo(ctx context.Context, client *kgo.Client, registry *schemas.Registr
 		if err != nil {
 			return err
 		}
+		text = demoDays(text, time.Now().UTC())
 		topic, _ := schemas.TopicNamed(name)
 		codec, err := latestCodec(ctx, registry.Client(), name)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 
+	"github.com/counterfoil/counterfoil/processors/matching"
 	"github.com/counterfoil/counterfoil/processors/upserts"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/schemas/plainjson"
@@ -40,7 +42,7 @@ func sendCommand() *command {
 	c := &command{
 		name:    "send",
 		args:    "TOPIC FILE --tenant TENANT [flags]",
-		summary: "produce JSON lines to an item or reference topic, as an upstream system would",
+		summary: "produce JSON lines to an item, fact or reference topic, as an upstream system would",
 		help: `Reads one JSON object a line from FILE (- is standard input), encodes it with the newest schema that the registry has for TOPIC, and produces
 it with acks=all. Items are then judged like any other; their outcomes come on TOPIC.processed and TOPIC.unprocessed.
 
@@ -62,7 +64,7 @@ Examples:
 			flags = f
 			f.StringVar(&opts.tenant, "tenant", "", "whose data it is; required")
 			f.StringVar(&opts.refField, "ref-field", "", "member of each line that holds your own reference: it comes back with the outcome, and is not part of the record")
-			f.BoolVar(&opts.remove, "delete", false, "reference topics: delete the records that the lines name by their id; other members are ignored, so that the file that was sent deletes what it made")
+			f.BoolVar(&opts.remove, "delete", false, "reference and fact topics: delete the records that the lines name by their own id; other members are ignored, so that the file that was sent deletes what it made")
 			f.IntVar(&opts.skip, "skip", 0, "leave out so many lines at the beginning: they were sent before")
 		},
 	}
@@ -131,7 +133,7 @@ func send(ctx context.Context, app *app, topic, file string, opts sendOptions) e
 // sendable refuses topics that are not written from outside.
 func sendable(topic string, opts sendOptions) (schemas.Topic, error) {
 	takes := func(t schemas.Topic) bool {
-		return t.Role == schemas.RoleItem || t.Role == schemas.RoleReference && t.Name != schemas.APIKeys
+		return t.Role == schemas.RoleItem || keyed(t) && t.Name != schemas.APIKeys
 	}
 	t, ok := schemas.TopicNamed(topic)
 	switch {
@@ -143,10 +145,10 @@ func sendable(topic string, opts sendOptions) (schemas.Topic, error) {
 		return t, badUsage("there is no topic %q; send to one of %s", topic, strings.Join(topicNames(takes), ", "))
 	case opts.skip < 0:
 		return t, badUsage("--skip is %d: give the number of lines that were sent before", opts.skip)
-	case opts.remove && t.Role != schemas.RoleReference:
-		return t, badUsage("--delete is for reference topics: an item that was sent is judged, it cannot be taken back")
+	case opts.remove && !keyed(t):
+		return t, badUsage("--delete is for reference and fact topics: an item that was sent is judged, it cannot be taken back")
 	case opts.refField != "" && t.Role != schemas.RoleItem:
-		return t, badUsage("--ref-field is for items: reference records have no outcome that could carry it")
+		return t, badUsage("--ref-field is for items: reference and fact records have no outcome that could carry it")
 	}
 	return t, checkTenant(opts.tenant)
 }
@@ -375,10 +377,10 @@ func (s *sender) record(line []byte) (*kgo.Record, []string) {
 		env.Ref = ref
 	}
 	rec := &kgo.Record{Topic: s.topic.Name, Headers: env.Headers(nil)}
-	if s.topic.Role == schemas.RoleReference {
-		id := ownID(o)
-		if id == "" {
-			return nil, []string{"id is missing; a reference record is found by its id, a string that is not empty"}
+	if keyed(s.topic) {
+		id, missing := ownID(s.topic.Name, o)
+		if missing != "" {
+			return nil, []string{fmt.Sprintf("%s is missing; a record of %s is known by it", missing, s.topic.Name)}
 		}
 		rec.Key = schemas.ReferenceKey(s.opts.tenant, id)
 		if s.opts.remove {
@@ -405,9 +407,28 @@ func (s *sender) record(line []byte) (*kgo.Record, []string) {
 	return rec, nil
 }
 
-func ownID(o plainjson.Object) string {
-	id, _ := o.Get("id").(string)
-	return id
+// keyed tells the topics whose records have an own id, and are replaced and deleted by it.
+func keyed(t schemas.Topic) bool {
+	return t.Role == schemas.RoleReference || t.Role == schemas.RoleFact
+}
+
+// ownID is the record's own id, or the member that it lacks.
+func ownID(topic string, o plainjson.Object) (id, missing string) {
+	var parts []string
+	for _, member := range schemas.OwnIDMembers(topic) {
+		part := ""
+		switch v := o.Get(member).(type) {
+		case string:
+			part = v
+		case json.Number:
+			part = v.String()
+		}
+		if part == "" {
+			return "", member
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "/"), ""
 }
 
 // itemKey is the key that the engine judges an item under: with it the lines of one key stay in the file's order. Customer events have none.
@@ -419,6 +440,11 @@ func itemKey(topic, tenant string, o plainjson.Object) []byte {
 		return upserts.Key(tenant, &schemas.Ownership{UserName: &user, ProductSKU: &sku})
 	case schemas.KindReferrals:
 		return []byte(tenant)
+	case schemas.KindSales:
+		if id, _ := o.Get("id").(string); id != "" {
+			return matching.Key(tenant, &schemas.Sale{ID: &id}, "")
+		}
+		return nil
 	default:
 		return nil
 	}

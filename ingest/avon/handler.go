@@ -1,0 +1,299 @@
+package avon
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Path is the route of the operation that the page documents.
+const Path = "/financial-transaction-batches"
+
+// Service is what the adapter needs of the core; *[ingest.Service] is it.
+type Service interface {
+	Authenticate(r *http.Request, door string, extra ...ingest.Credential) (*ingest.Caller, error)
+	ReadBody(r *http.Request) ([]byte, error)
+	Submit(ctx context.Context, b *ingest.Batch) (*ingest.Receipt, error)
+}
+
+var _ Service = (*ingest.Service)(nil)
+
+// Adapter serves the API.
+type Adapter struct{ svc Service }
+
+// New makes the adapter.
+func New(svc Service) *Adapter { return &Adapter{svc} }
+
+// route is what a path says of a request.
+type route struct {
+	known  bool
+	format format // that the path names; of a pre-defined route the body's too, where it has no type
+	suffix bool   // the format is a suffix: nothing else chooses the answer's
+	oneWay bool   // the answer has no body
+	auto   bool   // the body is an array of request DTOs
+}
+
+// Register adds the routes: the documented one with its suffixes, and those that every ServiceStack server has for each operation.
+func (a *Adapter) Register(mux *http.ServeMux) {
+	handle := func(pattern string, routeOf func(r *http.Request) route) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			rt := routeOf(r)
+			a.serve(w, r, &rt)
+		})
+	}
+	plain := func(*http.Request) route { return route{known: true} }
+	handle(Path, plain)
+	handle(Path+"/{$}", plain)
+	handle(Path+"/", func(*http.Request) route { return route{} })
+	for name, f := range suffixes {
+		handle(Path+"."+name, func(*http.Request) route { return route{known: true, format: f, suffix: true} })
+		for _, first := range spellings(name) {
+			handle("/"+first+"/{verb}/{operation}", func(r *http.Request) route { return predefined(r, f) })
+		}
+	}
+	handle("/api/{operation}", apiRoute)
+}
+
+// suffixes are the formats that paths name.
+var suffixes = map[string]format{"json": formatJSON, "jsv": formatJSV, "xml": formatXML, "csv": formatCSV}
+
+// spellings are a word in all mixtures of large and small letters: case does not matter to ServiceStack, and it does to ServeMux, which cannot
+// take a first segment of any name beside the other doors' paths.
+func spellings(word string) []string {
+	all := []string{""}
+	for _, c := range word {
+		var longer []string
+		for _, s := range all {
+			longer = append(longer, s+string(c), s+strings.ToUpper(string(c)))
+		}
+		all = longer
+	}
+	return all
+}
+
+// predefined reads /json/reply/FinancialTransactionsBatchCreate and its kind.
+func predefined(r *http.Request, f format) route {
+	rt := route{format: f}
+	name := r.PathValue("operation")
+	name, rt.auto = strings.CutSuffix(name, "[]")
+	verb := r.PathValue("verb")
+	rt.oneWay = strings.EqualFold(verb, "oneway")
+	rt.known = strings.EqualFold(name, operation) && (rt.oneWay || strings.EqualFold(verb, "reply"))
+	return rt
+}
+
+// apiRoute reads /api/FinancialTransactionsBatchCreate[.format], which newer servers have.
+func apiRoute(r *http.Request) route {
+	var rt route
+	name, suffix, found := strings.Cut(r.PathValue("operation"), ".")
+	if found {
+		rt.format, rt.suffix = suffixes[strings.ToLower(suffix)], true
+	}
+	name, rt.auto = strings.CutSuffix(name, "[]")
+	rt.known = strings.EqualFold(name, operation) && (!found || rt.format != noFormat)
+	return rt
+}
+
+// answer is what goes back.
+type answer struct {
+	status    int
+	location  string
+	completed string // header X-AutoBatch-Completed; empty: none
+	body      []byte
+}
+
+func (a *Adapter) serve(w http.ResponseWriter, r *http.Request, rt *route) {
+	query, badQuery := url.ParseQuery(r.URL.RawQuery)
+	out, badCallback := negotiate(r, rt, query)
+	var reply answer
+	var err error
+	switch {
+	case !rt.known:
+		err = ingest.NewError(ingest.CodeNotFound, "There is no operation "+r.URL.Path)
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		err = ingest.NewError(ingest.CodeMethod, "The operation is POST only")
+	case badCallback:
+		err = &malformed{"callback is no name of a function"}
+	case badQuery != nil:
+		err = &malformed{"the query of the URL is not well encoded"}
+	default:
+		reply, err = a.create(r, rt, query, out)
+	}
+	if err != nil {
+		reply = refusal(w, r, out, err)
+	}
+	reply.write(w, out)
+}
+
+func (a answer) write(w http.ResponseWriter, out output) {
+	h := w.Header()
+	h.Set("Vary", "Accept")
+	if a.location != "" {
+		h.Set("Location", a.location)
+	}
+	if a.completed != "" {
+		h.Set("X-AutoBatch-Completed", a.completed)
+	}
+	if a.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Basic realm="Avon"`)
+	}
+	if a.status == http.StatusNoContent {
+		w.WriteHeader(a.status)
+		return
+	}
+	h.Set("Content-Type", out.contentType())
+	if out.callback != "" {
+		h.Set("X-Content-Type-Options", "nosniff")
+	}
+	if out.format == formatCSV {
+		h.Set("Content-Disposition", "attachment; filename="+operation+".csv")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // the client is gone; the access log shows it by the bytes
+}
+
+// Codes of ServiceStack: the exception's class where it throws one that the contract knows, else the name of the HTTP status.
+const (
+	serialization = "SerializationException"
+	pending       = "Pending"
+	internal      = "InternalServerError"
+)
+
+var codes = map[ingest.Code]string{
+	ingest.CodeMalformed:       serialization,
+	ingest.CodeUnauthenticated: "AuthenticationException",
+	ingest.CodeForbidden:       "UnauthorizedAccessException",
+	ingest.CodeNotFound:        "NotFound",
+	ingest.CodeMethod:          "MethodNotAllowed",
+	ingest.CodeTooLarge:        "RequestEntityTooLarge",
+	ingest.CodeUnsupported:     "UnsupportedMediaType",
+	ingest.CodeRateLimited:     "TooManyRequests",
+	ingest.CodeBusy:            "ServiceUnavailable",
+}
+
+// refusal puts an error into the partner's form. Nothing of the request was accepted.
+func refusal(w http.ResponseWriter, r *http.Request, out output, err error) answer {
+	if m, ok := err.(*malformed); ok {
+		err = ingest.NewError(ingest.CodeMalformed, m.message(r))
+	}
+	e := ingest.AsError(err)
+	ingest.NoteError(r, e)
+	e.SetRetryAfter(w)
+	code, ok := codes[e.Code]
+	if !ok {
+		code = internal
+	}
+	status := &responseStatus{ErrorCode: code, Message: e.Message, Errors: []responseError{}}
+	if e.Index >= 0 {
+		status.Errors = append(status.Errors, responseError{code, list + "[" + strconv.Itoa(e.Index) + "]", e.Message})
+	}
+	return answer{status: e.Status(), body: formatResponse(out, status)}
+}
+
+// message is what ServiceStack says of a body that it cannot read, the apostrophe included that nothing opens.
+func (m *malformed) message(r *http.Request) string {
+	return fmt.Sprintf("Could not deserialize '%s' request using NAV.ServiceModel.%s'\nError: %s", shown(mediaType(r.Header.Get("Content-Type"))), operation, m.problem)
+}
+
+// create serves the operation. A request DTO is taken whole or not at all; of an array of them those before the first that cannot be taken.
+func (a *Adapter) create(r *http.Request, rt *route, query url.Values, out output) (answer, error) {
+	caller, err := a.svc.Authenticate(r, ingest.DoorAvon)
+	if err != nil {
+		return answer{}, err
+	}
+	raw, err := a.svc.ReadBody(r)
+	if err != nil {
+		return answer{}, err
+	}
+	b := body{text: string(raw), query: query, auto: rt.auto}
+	if b.format, b.boundary = bodyFormat(r, rt); b.format == noFormat && len(raw) > 0 {
+		// ServiceStack would ignore the body and answer 200.
+		return answer{}, &malformed{"the Content-Type must be one of JSON, JSV, XML, CSV or a form"}
+	}
+	q, err := read(b)
+	if err != nil {
+		return answer{}, err
+	}
+	items := q.items[:q.first()]
+	receipt := &ingest.Receipt{}
+	if len(items) > 0 {
+		receipt, err = a.svc.Submit(r.Context(), &ingest.Batch{
+			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorAvon, Kind: schemas.KindTransactions, Items: items,
+		})
+		if err != nil {
+			return answer{}, err
+		}
+	}
+	return q.outcome(receipt, rt, out), nil
+}
+
+// outcome is the answer to a request that was accepted, as far as it could be.
+func (q *request) outcome(receipt *ingest.Receipt, rt *route, out output) answer {
+	reply := answer{status: http.StatusOK}
+	if receipt.Number > 0 {
+		reply.location = ingest.JobURL(receipt.Number)
+	}
+	fail := func(status int, s *responseStatus, index int) answer {
+		reply.status = status
+		if rt.auto {
+			reply.completed = strconv.Itoa(index)
+			s.Meta = map[string]string{"AutoBatchIndex": reply.completed}
+		}
+		reply.body = formatResponse(out, s)
+		return reply
+	}
+	failed, index := q.unprocessed(receipt)
+	switch {
+	case len(failed) > 0:
+		// What was accepted stays: the others must not be sent again.
+		message := fmt.Sprintf("Some of the %d transactions could not be processed; the others were, so do not send them again. The outcomes are found at %s", len(receipt.Results), reply.location)
+		return fail(http.StatusInternalServerError, &responseStatus{ErrorCode: internal, Message: message, Errors: failed}, index)
+	case q.failed || len(q.errors) > 0:
+		return fail(http.StatusBadRequest, &responseStatus{
+			ErrorCode: serialization, Message: "Unable to bind to request '" + operation + "'", Errors: q.errors,
+		}, len(q.ends))
+	case receipt.Pending > 0:
+		message := "The request was accepted and is being processed; do not send it again. Its outcomes will be found at " + reply.location
+		reply.status = http.StatusAccepted
+		reply.body = formatResponse(out, &responseStatus{ErrorCode: pending, Message: message, Errors: []responseError{}})
+		return reply
+	}
+	reply.location = ""
+	if rt.auto {
+		reply.completed = strconv.Itoa(len(q.ends))
+		reply.body = formatResponses(out, len(q.ends))
+	} else {
+		reply.body = formatResponse(out, nil)
+	}
+	if rt.oneWay {
+		reply.status, reply.body = http.StatusNoContent, nil
+	}
+	return reply
+}
+
+// unprocessed lists the accepted transactions that could not be processed, of the first DTO that has any, and the DTO's index.
+func (q *request) unprocessed(receipt *ingest.Receipt) (errors []responseError, index int) {
+	begin := 0
+	for index, end := range q.ends {
+		for i := begin; i < end && i < len(receipt.Results); i++ {
+			result := &receipt.Results[i]
+			if result.Processed != nil || len(result.Reasons) == 0 {
+				continue
+			}
+			errors = append(errors, responseError{internal, list + "[" + strconv.Itoa(i-begin) + "]", "The transaction was accepted, but could not be processed"})
+		}
+		if errors != nil {
+			return errors, index
+		}
+		begin = end
+	}
+	return nil, 0
+}

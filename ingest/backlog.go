@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ var judges = []struct {
 	{schemas.GroupUpserts, []string{schemas.KindOwnership}},
 	{schemas.GroupValidation, []string{schemas.KindCustomerEvents, schemas.KindReferrals, schemas.KindTransactions}},
 	{schemas.GroupMatching, []string{schemas.KindSales}},
+	{schemas.GroupRequests, []string{schemas.Requests}}, // nothing of what waits there is judged
 }
 
 const (
@@ -75,7 +77,7 @@ func (b *backlog) look(ctx context.Context, rt *routing) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	now := time.Now()
-	ends, err := rt.admin.ListEndOffsets(ctx, itemKinds...)
+	ends, err := rt.admin.ListEndOffsets(ctx, append(slices.Clone(itemKinds), schemas.Requests)...)
 	if err == nil {
 		err = ends.Error()
 	}

@@ -19,6 +19,7 @@ func (s *Service) ReadBody(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, s.refuse(AsError(err))
 	}
+	noteBody(r, body)
 	return body, nil
 }
 

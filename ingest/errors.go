@@ -11,31 +11,35 @@ type Code string
 
 // Codes of errors, with their HTTP statuses. A partner's adapter may answer another status.
 const (
-	CodeMalformed       Code = "malformed"       // 400: the body cannot be read at all
-	CodeUnauthenticated Code = "unauthenticated" // 401: no key, a wrong one, or a disabled one
-	CodeForbidden       Code = "forbidden"       // 403: the key does not open this API, or not from this address
-	CodeNotFound        Code = "not_found"       // 404
-	CodeMethod          Code = "method"          // 405: the path is known, with other methods (header Allow)
-	CodeTooLarge        Code = "too_large"       // 413: body, number of items, or one item (Index)
-	CodeUnsupported     Code = "unsupported"     // 415: media type or content encoding
-	CodeRateLimited     Code = "rate_limited"    // 429: the key's requests a second
-	CodeHeaders         Code = "headers"         // 431: too long; never reaches an adapter
-	CodeInternal        Code = "internal"        // 500: our fault
-	CodeBusy            Code = "busy"            // 503: Kafka, ClickHouse or memory; nothing was done, sending it again is safe
+	CodeMalformed           Code = "malformed"            // 400: the body cannot be read at all
+	CodeIdempotencyKey      Code = "idempotency_key"      // 400: the header Idempotency-Key cannot be read
+	CodeUnauthenticated     Code = "unauthenticated"      // 401: no key, a wrong one, or a disabled one
+	CodeForbidden           Code = "forbidden"            // 403: the key does not open this API, or not from this address
+	CodeNotFound            Code = "not_found"            // 404
+	CodeMethod              Code = "method"               // 405: the path is known, with other methods (header Allow)
+	CodeTooLarge            Code = "too_large"            // 413: body, number of items, or one item (Index)
+	CodeUnsupported         Code = "unsupported"          // 415: media type or content encoding
+	CodeIdempotencyConflict Code = "idempotency_conflict" // 422: the Idempotency-Key was used before, with another body
+	CodeRateLimited         Code = "rate_limited"         // 429: the key's requests a second
+	CodeHeaders             Code = "headers"              // 431: too long; never reaches an adapter
+	CodeInternal            Code = "internal"             // 500: our fault
+	CodeBusy                Code = "busy"                 // 503: Kafka, ClickHouse or memory; sending it again is safe: nothing was done, or the Idempotency-Key sees to it
 )
 
 var statuses = map[Code]int{
-	CodeMalformed:       http.StatusBadRequest,
-	CodeUnauthenticated: http.StatusUnauthorized,
-	CodeForbidden:       http.StatusForbidden,
-	CodeNotFound:        http.StatusNotFound,
-	CodeMethod:          http.StatusMethodNotAllowed,
-	CodeTooLarge:        http.StatusRequestEntityTooLarge,
-	CodeUnsupported:     http.StatusUnsupportedMediaType,
-	CodeRateLimited:     http.StatusTooManyRequests,
-	CodeHeaders:         http.StatusRequestHeaderFieldsTooLarge,
-	CodeInternal:        http.StatusInternalServerError,
-	CodeBusy:            http.StatusServiceUnavailable,
+	CodeMalformed:           http.StatusBadRequest,
+	CodeIdempotencyKey:      http.StatusBadRequest,
+	CodeIdempotencyConflict: http.StatusUnprocessableEntity,
+	CodeUnauthenticated:     http.StatusUnauthorized,
+	CodeForbidden:           http.StatusForbidden,
+	CodeNotFound:            http.StatusNotFound,
+	CodeMethod:              http.StatusMethodNotAllowed,
+	CodeTooLarge:            http.StatusRequestEntityTooLarge,
+	CodeUnsupported:         http.StatusUnsupportedMediaType,
+	CodeRateLimited:         http.StatusTooManyRequests,
+	CodeHeaders:             http.StatusRequestHeaderFieldsTooLarge,
+	CodeInternal:            http.StatusInternalServerError,
+	CodeBusy:                http.StatusServiceUnavailable,
 }
 
 // Error is a refusal: nothing of the request was accepted.

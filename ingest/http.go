@@ -27,8 +27,12 @@ type request struct {
 	door     string
 	keyID    string
 	tenant   string
-	batch    int64  // number of the batch that it became; 0: none
-	trace    string // traceparent (W3C), passed on with the items
+	batch    int64       // number of the batch that it became; 0: none
+	trace    string      // traceparent (W3C), passed on with the items
+	route    string      // method and path
+	keys     []string    // values of the header Idempotency-Key; nil: none
+	bodyHash []byte      // see noteBody; only where there are keys
+	answer   http.Header // of the answer
 	cause    string
 	err      error
 	reserved int64 // bytes of the budget that it holds
@@ -85,7 +89,7 @@ func (s *Service) server() *http.Server {
 // Handler is the whole service: all routes with their middleware.
 func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{id: requestID(r)}
+		q := &request{id: requestID(r), route: r.Method + " " + strings.TrimSuffix(r.URL.Path, "/"), keys: r.Header.Values("Idempotency-Key"), answer: w.Header()}
 		if trace := r.Header.Get("Traceparent"); len(trace) == 55 && isPlain(trace) {
 			q.trace = trace
 		}

@@ -16,12 +16,12 @@ import (
 // lookEvery is how often a look-up asks again while a transaction at its offset is open.
 const lookEvery = 50 * time.Millisecond
 
-// headerAt reads the committed batch header at an offset of the topic batches, as it lies there. nil: there is none, because the transaction
-// that wrote there was aborted, the offset is one of a marker, or nothing is there yet. While the transaction at the offset or one before it
-// is open, it waits.
+// recordAt reads the committed record at an offset of a partition, where batches have their headers, as it lies there. nil: there is none,
+// because the transaction that wrote there was aborted, the offset is one of a marker, or nothing is there yet. While the transaction at the
+// offset or one before it is open, it waits.
 //
 // It fetches by itself, through the client that all look-ups share: a consumer knows one position in a partition, and many may look at once.
-func (s *Service) headerAt(ctx context.Context, offset int64) (*kgo.Record, error) {
+func (s *Service) recordAt(ctx context.Context, topic string, partition int32, offset int64) (*kgo.Record, error) {
 	rt := s.route.Load()
 	if rt == nil {
 		return nil, errors.New("not connected")
@@ -29,27 +29,27 @@ func (s *Service) headerAt(ctx context.Context, offset int64) (*kgo.Record, erro
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.TxnTimeout+5*time.Second)
 	defer cancel()
 	// Only this answer says for certain where the log ends: in a fetch, a leader that has just begun may give an older end.
-	ends, err := rt.admin.ListEndOffsets(ctx, schemas.Batches)
+	ends, err := rt.admin.ListEndOffsets(ctx, topic)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("end of %s: %w", schemas.Batches, err)
+		return nil, fmt.Errorf("end of %s: %w", topic, err)
 	}
-	end, ok := ends.Lookup(schemas.Batches, 0)
+	end, ok := ends.Lookup(topic, partition)
 	if !ok {
-		return nil, fmt.Errorf("end of %s: not in the answer", schemas.Batches)
+		return nil, fmt.Errorf("end of %s/%d: not in the answer", topic, partition)
 	}
 	if offset < 0 || offset >= end.Offset {
 		return nil, nil
 	}
 	for {
-		records, next, err := rt.fetchHeaders(ctx, offset)
+		records, next, err := rt.fetch(ctx, topic, partition, offset)
 		switch {
 		case errors.Is(err, kerr.OffsetOutOfRange): // deleted by a retention that an operator set
 			return nil, nil
 		case err != nil:
-			return nil, fmt.Errorf("read %s at %d: %w", schemas.Batches, offset, err)
+			return nil, fmt.Errorf("read %s/%d at %d: %w", topic, partition, offset, err)
 		case len(records) > 0 && records[0].Offset == offset && !records[0].Attrs.IsControl():
 			return records[0], nil
 		case next > offset: // a marker, or aborted
@@ -57,29 +57,29 @@ func (s *Service) headerAt(ctx context.Context, offset int64) (*kgo.Record, erro
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("a transaction at %d of %s or before is still open: %w", offset, schemas.Batches, ctx.Err())
+			return nil, fmt.Errorf("a transaction at %d of %s/%d or before is still open: %w", offset, topic, partition, ctx.Err())
 		case <-time.After(lookEvery):
 		}
 	}
 }
 
-// fetchHeaders reads what is decided of the topic batches from an offset on, markers included, and says where to read on. It does not wait.
-func (rt *routing) fetchHeaders(ctx context.Context, offset int64) (records []*kgo.Record, next int64, err error) {
-	metadata, err := rt.admin.Metadata(ctx, schemas.Batches)
+// fetch reads what is decided of a partition from an offset on, markers included, and says where to read on. It does not wait.
+func (rt *routing) fetch(ctx context.Context, topic string, partition int32, offset int64) (records []*kgo.Record, next int64, err error) {
+	metadata, err := rt.admin.Metadata(ctx, topic)
 	if err != nil {
 		return nil, 0, err
 	}
-	topic := metadata.Topics[schemas.Batches]
-	place := topic.Partitions[0]
-	if err := errors.Join(topic.Err, place.Err); err != nil {
+	detail := metadata.Topics[topic]
+	place := detail.Partitions[partition]
+	if err := errors.Join(detail.Err, place.Err); err != nil {
 		return nil, 0, err
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 0, 0, 1<<20, 1 // read committed
 	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = schemas.Batches, topic.ID
+	t.Topic, t.TopicID = topic, detail.ID
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.CurrentLeaderEpoch, p.FetchOffset, p.PartitionMaxBytes = 0, place.LeaderEpoch, offset, 1<<20
+	p.Partition, p.CurrentLeaderEpoch, p.FetchOffset, p.PartitionMaxBytes = partition, place.LeaderEpoch, offset, 1<<20
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	answer, err := rt.client.Broker(int(place.Leader)).RetriableRequest(ctx, req)
@@ -97,7 +97,7 @@ func (rt *routing) fetchHeaders(ctx context.Context, offset int64) (records []*k
 		return nil, 0, errors.New("the answer to a fetch is not about its partition")
 	}
 	fetched, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-		KeepControlRecords: true, Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: schemas.Batches,
+		KeepControlRecords: true, Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: partition,
 	}, &response.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
 	return fetched.Records, next, fetched.Err
 }

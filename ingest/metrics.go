@@ -19,6 +19,7 @@ type metrics struct {
 	commits        *prometheus.CounterVec // by result
 	replySeconds   prometheus.Histogram
 	replies        *prometheus.CounterVec // result records, by what became of them
+	requestAnswers *prometheus.CounterVec // requests with an idempotency key, by verdict
 	expired        prometheus.Counter
 	unanswered     *prometheus.CounterVec // by cause: unknownTime, unknownStop
 }
@@ -42,6 +43,7 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 		commits:        counter("commits_total", "Transactions by result: committed, failed (nothing committed), unknown (then found, or lost).", "result"),
 		replySeconds:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("reply_seconds"), Help: "Time from the commit of a batch to its last outcome.", Buckets: seconds}),
 		replies:        counter("replies_total", "Records of the result partitions read: matched, duplicate, foreign (another copy's, or no longer waited for), unreadable.", "result"),
+		requestAnswers: counter("idempotent_requests_total", "Requests with an Idempotency-Key that came in here, by verdict: accepted, repeated (same body), conflict (another body).", "verdict"),
 		expired:        prometheus.NewCounter(prometheus.CounterOpts{Name: name("expired_batches_total"), Help: "Batches without all outcomes after BACKLOG_LIMIT, no longer counted as in flight."}),
 		unanswered:     counter("unanswered_total", "Requests closed without an answer, because it was not known whether their batch was committed: after too long a time, or at a stop.", "cause"),
 	}
@@ -53,7 +55,7 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.requestSeconds, m.refusals, m.batches, m.items, m.groupBatches, m.groupItems, m.commitSeconds, m.commits, m.replySeconds, m.replies, m.expired, m.unanswered,
+		m.requests, m.requestSeconds, m.refusals, m.batches, m.items, m.groupBatches, m.groupItems, m.commitSeconds, m.commits, m.replySeconds, m.replies, m.requestAnswers, m.expired, m.unanswered,
 		gauge("bytes_in_flight", "Bytes of requests at work and of batches not yet judged.", func() float64 { return float64(s.budget.held()) }),
 		gauge("waiters", "Requests that wait for outcomes.", func() float64 { w, _ := s.replies.count(); return float64(w) }),
 		gauge("pending_batches", "Batches of this copy that are not judged and nobody waits for any more.", func() float64 { _, p := s.replies.count(); return float64(p) }),

@@ -195,14 +195,14 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 	m.commits.WithLabelValues("unknown").Inc()
 	log.Warn("outcome of a commit is unknown; looking it up", "error", cause)
 	p.broken(cause)
-	offset := group[0].records[0].Offset
+	first := group[0].records[0]
 	for {
 		if p.open(ctx) != nil {
 			break
 		}
-		header, err := p.s.headerAt(ctx, offset)
+		header, err := p.s.recordAt(ctx, first.Topic, first.Partition, first.Offset)
 		if err != nil {
-			log.Warn("look up a batch header", "offset", offset, "error", err)
+			log.Warn("look up a batch header", "topic", first.Topic, "partition", first.Partition, "offset", first.Offset, "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(250 * time.Millisecond):
@@ -220,14 +220,14 @@ func (p *producer) resolve(ctx context.Context, group []*submission, cause error
 		p.refuse(group, cause)
 		return
 	}
-	log.Error("stopping before the outcome of a commit is known; its requests get no answer", "first_offset", offset)
+	log.Error("stopping before the outcome of a commit is known; its requests get no answer", "topic", first.Topic, "partition", first.Partition, "first_offset", first.Offset)
 	for _, sub := range group {
 		p.s.replies.remove(sub.key, sub.waiter)
 		sub.done <- verdict{unknown: unknownStop}
 	}
 }
 
-// isBatch reports whether a record of the topic batches, or nil, is the header of the batch with the given key.
+// isBatch reports whether a record that should be a batch's header, or nil, is that of the batch with the given key.
 func isBatch(header *kgo.Record, key string) bool {
 	if header == nil {
 		return false
@@ -240,14 +240,23 @@ func (p *producer) accept(group []*submission) {
 	m, items := p.s.metrics, 0
 	for _, sub := range group {
 		items += sub.items
-		m.batches.WithLabelValues(sub.door, sub.kind).Inc()
-		m.items.WithLabelValues(sub.kind, "judge").Add(float64(sub.toJudge))
-		m.items.WithLabelValues(sub.kind, "door").Add(float64(sub.items - sub.toJudge))
 		p.s.replies.committed(sub.waiter)
-		sub.done <- verdict{number: p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)}
+		var v verdict
+		if sub.repeatable == nil { // else it is accepted when the processor of requests says so
+			m.accept(sub)
+			v.number = p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)
+		}
+		sub.done <- v
 	}
 	m.groupBatches.Observe(float64(len(group)))
 	m.groupItems.Observe(float64(items))
+}
+
+// accept counts an accepted batch.
+func (m *metrics) accept(sub *submission) {
+	m.batches.WithLabelValues(sub.door, sub.kind).Inc()
+	m.items.WithLabelValues(sub.kind, "judge").Add(float64(sub.toJudge))
+	m.items.WithLabelValues(sub.kind, "door").Add(float64(sub.items - sub.toJudge))
 }
 
 func (p *producer) refuse(group []*submission, cause error) {

@@ -29,13 +29,17 @@ func choose(count int32, n int) []int32 {
 // waiter collects the outcomes of one batch, and holds the bytes of the budget that the batch occupies.
 type waiter struct {
 	done chan struct{} // closed with the last outcome
+	// answer receives what became of a request with an idempotency key, once; nil for others.
+	answer     chan schemas.RequestAnswer
+	submission *submission // that was so answered
 
 	mu        sync.Mutex
 	bytes     int64 // of the budget; 0 once they are given back
 	seen      []bool
 	missing   int
 	results   []Result // nil when nobody waits any more
-	committed bool     // known to be; until then nothing is said of the batch, however long that takes
+	answered  bool
+	committed bool // known to be; until then nothing is said of the batch, however long that takes
 	since     time.Time
 }
 
@@ -45,6 +49,13 @@ func newWaiter(items int) *waiter {
 		close(w.done)
 	}
 	return w
+}
+
+// open reports whether something of the batch is still to come.
+func (w *waiter) open() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.missing > 0 || w.answer != nil && !w.answered
 }
 
 // settle notes the outcome of an item and reports whether it was the last one, and how long after the commit. Duplicates change nothing.
@@ -103,6 +114,7 @@ type replies struct {
 	s          *Service
 	positioned atomic.Bool
 	read       map[string]func(value []byte) (Result, error) // by topic
+	answers    *schemas.Decoder[schemas.RequestAnswer]
 
 	mu    sync.Mutex
 	batch map[string]*waiter // by batch key
@@ -111,6 +123,7 @@ type replies struct {
 func newReplies(s *Service) *replies {
 	r := &replies{s: s, batch: map[string]*waiter{}, read: map[string]func([]byte) (Result, error){}}
 	registry := s.deps.Registry
+	r.answers = schemas.NewDecoder[schemas.RequestAnswer](registry, schemas.RequestAnswerSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindOwnership)] = readHead[schemas.OwnershipResult](registry, schemas.OwnershipProcessedSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindCustomerEvents)] = readHead[schemas.EventResult](registry, schemas.EventProcessedSchema)
 	r.read[schemas.ProcessedTopic(schemas.KindReferrals)] = readHead[schemas.ReferralResult](registry, schemas.ReferralProcessedSchema)
@@ -141,9 +154,8 @@ func readHead[T any](registry *schemas.Registry, schema *schemas.Schema) func([]
 func (r *replies) add(key string, w *waiter) {
 	w.mu.Lock()
 	w.since = time.Now()
-	open := w.missing > 0
 	w.mu.Unlock()
-	if open {
+	if w.open() {
 		r.mu.Lock()
 		r.batch[key] = w
 		r.mu.Unlock()
@@ -154,9 +166,8 @@ func (r *replies) add(key string, w *waiter) {
 func (r *replies) committed(w *waiter) {
 	w.mu.Lock()
 	w.committed, w.since = true, time.Now()
-	open := w.missing > 0
 	w.mu.Unlock()
-	if !open { // all was decided at the door
+	if !w.open() { // all was decided at the door
 		w.release(r.s.budget)
 	}
 }
@@ -250,7 +261,7 @@ func (r *replies) run(ctx context.Context, rt *routing) error {
 // open makes the client and fixes its positions: at the high watermarks of this moment, so that no outcome of a batch that is accepted from
 // now on can be missed.
 func (r *replies) open(ctx context.Context, rt *routing) (*kgo.Client, error) {
-	topics := make([]string, 0, len(r.read))
+	topics := append(make([]string, 0, 1+len(r.read)), schemas.RequestAnswers)
 	for topic := range r.read {
 		topics = append(topics, topic)
 	}
@@ -296,6 +307,9 @@ func (r *replies) handle(rec *kgo.Record) bool {
 		r.s.metrics.replies.WithLabelValues("foreign").Inc()
 		return true
 	}
+	if rec.Topic == schemas.RequestAnswers {
+		return r.handleAnswer(rec, string(key), w)
+	}
 	open, decode := w.wants(index)
 	if !open {
 		r.s.metrics.replies.WithLabelValues("duplicate").Inc()
@@ -317,8 +331,43 @@ func (r *replies) handle(rec *kgo.Record) bool {
 	}
 	r.s.metrics.replies.WithLabelValues("matched").Inc()
 	if last, took := w.settle(index, result); last {
-		r.remove(string(key), w)
 		r.s.metrics.replySeconds.Observe(took.Seconds())
+		if !w.open() {
+			r.remove(string(key), w)
+		}
+	}
+	return true
+}
+
+// handleAnswer notes what became of a request with an idempotency key. It is false as that of handle is.
+func (r *replies) handleAnswer(rec *kgo.Record, key string, w *waiter) bool {
+	var answer schemas.RequestAnswer
+	err := r.answers.Decode(rec.Value, &answer)
+	switch {
+	case errors.Is(err, schemas.ErrSchemaPending):
+		return false
+	case err != nil:
+		// Who waits for it is told to send the request again.
+		r.s.metrics.replies.WithLabelValues("unreadable").Inc()
+		r.s.log.Error("answer about a request cannot be read", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
+		return true
+	}
+	w.mu.Lock()
+	again := w.answered
+	w.answered = true
+	w.mu.Unlock()
+	if again {
+		r.s.metrics.replies.WithLabelValues("duplicate").Inc()
+		return true
+	}
+	r.s.metrics.replies.WithLabelValues("matched").Inc()
+	r.s.metrics.requestAnswers.WithLabelValues(answer.Verdict).Inc()
+	if answer.Verdict == schemas.RequestAccepted {
+		r.s.metrics.accept(w.submission)
+	}
+	w.answer <- answer
+	if answer.Verdict != schemas.RequestAccepted || !w.open() {
+		r.remove(key, w)
 	}
 	return true
 }

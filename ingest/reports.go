@@ -20,4 +20,7 @@ type Reports interface {
 	// BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the
 	// first on), at most limit. kind is the batch's.
 	BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error)
+	// BatchOutcomes are the outcomes of the first attempts of a batch's items, by index, those that are there already: what the request that
+	// made the batch was told, or would have been. kind is that of the batch's result topics.
+	BatchOutcomes(ctx context.Context, tenant, kind, batchKey string) ([]schemas.OutcomeReport, error)
 }

@@ -224,7 +224,7 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 	defer cancel()
 	rt := &routing{partitions: map[string]int32{}, encoders: map[string]*schemas.Encoder{}, client: client, admin: kadm.NewClient(client)}
 	results := resultTopics()
-	names := slices.Concat([]string{schemas.Batches}, itemKinds, recordTopics, results)
+	names := slices.Concat([]string{schemas.Batches, schemas.Requests, schemas.RequestAnswers}, itemKinds, recordTopics, results)
 	found, err := rt.admin.ListTopics(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("read the topics of the cluster: %w", err)
@@ -238,6 +238,9 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 			return nil, fmt.Errorf("read topic %s: %w", name, t.Err)
 		}
 		rt.partitions[name] = int32(len(t.Partitions))
+		if name == schemas.Requests { // its values are those of the others
+			continue
+		}
 		// The encoders of processed outcomes are not used; looking them up makes their schemas known to the decoders.
 		if rt.encoders[name], err = s.deps.Registry.Encoder(ctx, name); err != nil {
 			return nil, err
@@ -245,7 +248,7 @@ func (s *Service) discover(ctx context.Context, client *kgo.Client) (*routing, e
 	}
 	// The reply partition of a batch is the same number in every result topic.
 	partitions := rt.partitions[results[0]]
-	for _, t := range results {
+	for _, t := range append(results, schemas.RequestAnswers) {
 		if rt.partitions[t] != partitions {
 			return nil, fmt.Errorf("topic %s has %d partitions and not %d, as the other result topics have", t, rt.partitions[t], partitions)
 		}

@@ -33,6 +33,7 @@ type submission struct {
 	toJudge    int // items that are not decided at the door
 	bytes      int // of all values
 	waiter     *waiter
+	repeatable *repeatable // nil for a request without an idempotency key
 	state      atomic.Int32
 	done       chan verdict // receives exactly one, once it is taken
 }
@@ -46,7 +47,7 @@ const (
 
 // verdict says what became of a submission.
 type verdict struct {
-	number  int64
+	number  int64  // 0 for a request with an idempotency key
 	err     error  // nothing of it was committed
 	unknown string // it is not known, and the caller hears nothing: unknownTime or unknownStop
 }
@@ -64,6 +65,11 @@ const (
 // have passed since the batch was handed to a producer, Submit panics with http.ErrAbortHandler. Any answer would be a guess, so the
 // connection is closed without one. The look-up goes on for as long as the service runs: the batch is whole or not there at all, and one
 // that was committed is in the list of batches.
+//
+// A request with the header Idempotency-Key is published once, however often and wherever it comes in: the receipt is that of the first one,
+// and the header Idempotent-Replayed says so. The error is CodeIdempotencyKey where the key cannot be read and CodeIdempotencyConflict where it
+// came with another body. CodeBusy leaves open whether the batch was accepted, because with the key it is safe to send it again; so there
+// always is a return.
 func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	q := of(ctx)
 	rt := s.route.Load()
@@ -73,9 +79,17 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	if e := s.backlog.refuse(); e != nil {
 		return nil, s.refuse(e)
 	}
+	repeatable, err := q.repeatable()
+	if err != nil {
+		return nil, s.refuse(AsError(err))
+	}
 	sub, size, err := s.encode(rt, b, q.trace)
 	if err != nil {
 		return nil, s.refuse(AsError(err))
+	}
+	if repeatable != nil {
+		size += repeatable.redirect(sub.records, b.Tenant, rt.partitions[schemas.Requests])
+		sub.repeatable, sub.waiter.submission, sub.waiter.answer = repeatable, sub, make(chan schemas.RequestAnswer, 1)
 	}
 	// The bytes of the body become the bytes of the batch, so that a request that has its place never waits for a second one, unless
 	// its records are larger than its body.
@@ -88,6 +102,9 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 
 	v := s.publish(ctx, sub)
 	switch {
+	case v.unknown != "" && repeatable != nil:
+		sub.waiter.give() // outcomes are only counted
+		return nil, s.refuse(unknownRequest("unknown_commit"))
 	case v.unknown != "":
 		s.metrics.unanswered.WithLabelValues(v.unknown).Inc()
 		q.cause = "unknown_commit"
@@ -97,11 +114,20 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 		sub.waiter.release(s.budget) // a producer never had it, or has released it
 		return nil, s.refuse(AsError(v.err))
 	}
-	q.batch = v.number
 	wait := s.cfg.Wait
 	if b.Wait != nil {
 		wait = *b.Wait
 	}
+	if repeatable != nil {
+		until := time.Now().Add(wait)
+		var receipt *Receipt
+		v.number, receipt, err = s.answered(ctx, b, sub, until)
+		if q.batch = v.number; receipt != nil || err != nil {
+			return receipt, err
+		}
+		wait = max(0, time.Until(until))
+	}
+	q.batch = v.number
 	results, pending := s.replies.wait(ctx, sub.waiter, wait)
 	for i := range results {
 		results[i].Index = i

@@ -72,7 +72,7 @@ func newWorld(t testing.TB) *world {
 	check(t, err)
 	_, err = w.registry.Register(t.Context(), false)
 	check(t, err)
-	for _, group := range []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupSink} {
+	for _, group := range []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupMatching, schemas.GroupRequests, schemas.GroupSink} {
 		w.commitEnds(t, group)
 	}
 	return w
@@ -267,6 +267,8 @@ type reportTable struct {
 	mu      sync.Mutex
 	batches []schemas.BatchReport
 	items   map[string][]schemas.ItemReport // by batch key; those with reasons are unprocessed
+
+	outcomes func(tenant, kind, key string) ([]schemas.OutcomeReport, error) // nil: they cannot be read
 }
 
 func (r *reportTable) Ownership(context.Context, string, string) ([]schemas.OwnershipReport, error) {
@@ -321,6 +323,14 @@ func (r *reportTable) BatchItems(_ context.Context, tenant, kind, key string, pr
 		}
 	}
 	return out, nil
+}
+
+// BatchOutcomes reads what the judge wrote, instead of what the sink would have made of it.
+func (r *reportTable) BatchOutcomes(ctx context.Context, tenant, kind, key string) ([]schemas.OutcomeReport, error) {
+	if r.outcomes == nil {
+		return nil, errors.New("there are no outcomes here")
+	}
+	return r.outcomes(tenant, kind, key)
 }
 
 // testItem is an item of the test door.

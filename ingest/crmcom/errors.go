@@ -31,6 +31,7 @@ var (
 	// Of whole requests, with an HTTP status of their own.
 	pending      = exception{"PENDING", "The customer events were accepted and are being processed."}
 	tooLarge     = exception{"RequestTooLargeException", "The request exceeds a limit."}
+	keyReused    = exception{"IdempotencyKeyReusedException", "The idempotency key was used before, with another request."}
 	tooMany      = exception{"TooManyRequestsException", "Too many requests were sent."}
 	unavailable  = exception{"ServiceUnavailableException", "The service is not available at the moment."}
 	unknownCall  = exception{"UnknownMethodException", "There is no such Web API method."}

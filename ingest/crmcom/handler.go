@@ -97,6 +97,10 @@ func refusal(w http.ResponseWriter, r *http.Request, err error) answer {
 		f.exception, status = invalidValue, http.StatusOK
 	case ingest.CodeUnauthenticated, ingest.CodeForbidden:
 		f.exception, status = invalidToken, http.StatusOK
+	case ingest.CodeIdempotencyKey:
+		f.exception = invalidValue
+	case ingest.CodeIdempotencyConflict:
+		f.exception = keyReused
 	case ingest.CodeTooLarge:
 		f.exception = tooLarge
 	case ingest.CodeRateLimited:

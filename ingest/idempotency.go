@@ -1,0 +1,182 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Requests with the header Idempotency-Key (decisions 18). No copy of ingest can know whether a request is the first with its key: another
+// copy may have the other one at this moment, or had it before it died. So such a batch does not go to its topics but, with all its records
+// and in the same kind of transaction, to the partition of the topic requests that its key has. There the processor "requests" passes the
+// first one on, drops the others, and says which was which on requests.answers; the number of the batch comes from there, too. For the
+// first, outcomes then come as for any other batch. The others are told the outcomes of the first, which ClickHouse has.
+
+// repeatable is what a request's repetitions have in common.
+type repeatable struct {
+	route    string // method and path
+	key      string
+	bodyHash []byte
+}
+
+// headerReplayed says that an answer is that of an earlier request.
+const headerReplayed = "Idempotent-Replayed"
+
+// noteBody notes the body of a request by which its repetitions are told from others.
+func noteBody(r *http.Request, body []byte) {
+	q := of(r.Context())
+	if q.keys == nil {
+		return
+	}
+	h := sha256.New()
+	h.Write(body)
+	if data := dataOf(r.URL); data != "" {
+		h.Write([]byte("?" + data))
+	}
+	q.bodyHash = h.Sum(nil)
+}
+
+// dataOf is the query string, in which one partner's requests may have their data, without the key of the caller.
+func dataOf(u *url.URL) string {
+	var parts []string
+	for part := range strings.SplitSeq(u.RawQuery, "&") {
+		if name, _, _ := strings.Cut(part, "="); part != "" && name != "api_key" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "&")
+}
+
+// repeatable is nil for a request without the header.
+func (q *request) repeatable() (*repeatable, error) {
+	if q.keys == nil {
+		return nil, nil
+	}
+	if err := schemas.CheckIdempotencyKey(q.keys); err != nil {
+		return nil, &Error{Code: CodeIdempotencyKey, Message: schemas.ErrIdempotencyKey.Error(), Index: -1, Cause: "idempotency_key"}
+	}
+	hash := q.bodyHash
+	if hash == nil {
+		sum := sha256.Sum256(nil)
+		hash = sum[:]
+	}
+	return &repeatable{route: q.route, key: q.keys[0], bodyHash: hash}, nil
+}
+
+// redirect sends the records of a batch to the topic requests, with what the processor there needs. It returns how many bytes that adds.
+func (p *repeatable) redirect(records []*kgo.Record, tenant string, partitions int32) (more int64) {
+	at := schemas.Partition(schemas.RequestKey(tenant, p.route, p.key), partitions)
+	for i, r := range records {
+		to := schemas.Passage{Topic: r.Topic, Partition: r.Partition, Route: p.route, Key: p.key}
+		if i == 0 {
+			to.BodyHash = p.bodyHash
+		}
+		r.Headers = to.Headers(r.Headers[:len(r.Headers):len(r.Headers)])
+		r.Topic, r.Partition = schemas.Requests, at
+	}
+	return int64(len(records)) * (itemOverhead + int64(len(p.route)+len(p.key)))
+}
+
+// answered waits until it is known what became of a request with an idempotency key whose batch is in a committed transaction. For the first
+// one with its key it returns the number of the batch; else the receipt that the first one had, or why there is none.
+func (s *Service) answered(ctx context.Context, b *Batch, sub *submission, until time.Time) (number int64, receipt *Receipt, err error) {
+	// Without an answer there is no number to give; so that of a batch whose outcomes nobody waits for is waited for all the same.
+	timeout := time.NewTimer(max(time.Until(until), s.cfg.Wait))
+	defer timeout.Stop()
+	select {
+	case answer := <-sub.waiter.answer:
+		switch answer.Verdict {
+		case schemas.RequestAccepted:
+			return answer.Number, nil, nil
+		case schemas.RequestRepeated:
+			of(ctx).replayed()
+			return answer.Number, s.repeat(ctx, b, &answer, until), nil
+		default:
+			return 0, nil, s.refuse(&Error{
+				Code: CodeIdempotencyConflict, Message: "the Idempotency-Key was used before, with another body", Index: -1, Cause: "idempotency_conflict",
+			})
+		}
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	sub.waiter.give() // outcomes are only counted
+	return 0, nil, s.refuse(unknownRequest("unanswered_request"))
+}
+
+// unknownRequest is the error for a request with an idempotency key that may have been accepted. With the key it is safe to send it again.
+func unknownRequest(cause string) *Error {
+	return busy(cause, "it is not known yet whether the request was accepted; send it again with the same Idempotency-Key", nil)
+}
+
+// replayed says so in the header of the answer.
+func (q *request) replayed() {
+	if q.answer != nil {
+		q.answer.Set(headerReplayed, "true")
+	}
+}
+
+// How often ClickHouse is asked for the outcomes of another request's batch, at first and at most.
+const (
+	repeatLook     = 50 * time.Millisecond
+	repeatLookMost = 500 * time.Millisecond
+)
+
+// repeat makes the receipt of the first request with a key for a later one with the same body. Both have the same items. Outcomes that
+// ClickHouse does not have in time are pending, as they are when a caller's wait ends.
+func (s *Service) repeat(ctx context.Context, b *Batch, answer *schemas.RequestAnswer, until time.Time) *Receipt {
+	// One look is taken whatever the time: who saw a batch complete must not be told that it is pending.
+	ctx, cancel := context.WithDeadline(ctx, later(until, time.Now().Add(s.cfg.SinkWait)))
+	defer cancel()
+	r := &Receipt{Number: answer.Number, Results: make([]Result, len(b.Items))}
+	for i := range r.Results {
+		r.Results[i].Index, r.Results[i].ID = i, schemas.ItemID(b.Tenant, answer.First, int32(i))
+	}
+	for pause := repeatLook; ; pause = min(2*pause, repeatLookMost) {
+		outcomes, err := s.deps.Reports.BatchOutcomes(ctx, b.Tenant, resultKind(b.Kind), answer.First)
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			s.log.Warn("read the outcomes of a repeated request", "batch", answer.Number, "error", err)
+		}
+		for _, o := range outcomes { // one that was seen stays
+			if o.Index >= 0 && int(o.Index) < len(r.Results) {
+				r.Results[o.Index].Processed, r.Results[o.Index].Reasons = o.Processed, o.Reasons
+			}
+		}
+		r.Pending = 0
+		for i := range r.Results {
+			if r.Results[i].Processed == nil && r.Results[i].Reasons == nil {
+				r.Pending++
+			}
+		}
+		left := time.Until(until)
+		if r.Pending == 0 || left <= 0 || !sleep(ctx, min(pause, left)) {
+			return r
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sleep is false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -30,15 +30,26 @@ func AnalystTables() []string {
 	var names []string
 	for _, t := range allTables() {
 		names = append(names, t.name)
+		if t.byCustomer != "" {
+			names = append(names, t.byCustomer)
+		}
 	}
 	return names
 }
 
 // AnalystViews are the names that an analyst reads: every table and view with a column tenant, without the state tables, whose rows are
-// read through views.
+// read through views, and the report that takes the tenant as a parameter.
 func AnalystViews() []string {
-	return slices.DeleteFunc(TenantTables(), func(name string) bool { return strings.HasSuffix(name, "_state") })
+	tables := slices.DeleteFunc(TenantTables(), func(name string) bool { return strings.HasSuffix(name, "_state") })
+	return append(tables, buyingReport)
 }
+
+// buyingReport is a view with parameters, which have to be named again in a view above it.
+const (
+	buyingReport           = "buying_report"
+	buyingReportParameters = "(tenant = {tenant:String}, customer = {customer:Int64}, based_on = {based_on:String}, months_back = {months_back:Int32}, " +
+		"weeks_until_available = {weeks_until_available:Int32}, today = {today:Date32})"
+)
 
 // ErrUsersInConfiguration is returned by [Conn.CreateAnalyst] where the server takes its users from its configuration and not from SQL, as
 // the embedded engine does.
@@ -110,7 +121,11 @@ func (c *Conn) analystSQL(name, passwordSHA256, tenant string) []string {
 func (c *Conn) viewSQL(reader string) []string {
 	statements := []string{"CREATE DATABASE IF NOT EXISTS " + reader}
 	for _, name := range AnalystViews() {
-		statements = append(statements, "CREATE OR REPLACE VIEW "+reader+"."+name+" DEFINER = "+reader+" SQL SECURITY DEFINER AS SELECT * FROM "+c.table(name))
+		from := c.table(name)
+		if name == buyingReport {
+			from += buyingReportParameters
+		}
+		statements = append(statements, "CREATE OR REPLACE VIEW "+reader+"."+name+" DEFINER = "+reader+" SQL SECURITY DEFINER AS SELECT * FROM "+from)
 	}
 	return statements
 }

@@ -22,6 +22,8 @@ type tableSpec struct {
 	// index tables lead from other members to records of such a table; nobody reads them for themselves. What they say of a record that
 	// was deleted or changed since stays, and whoever follows them asks the table itself.
 	index bool
+	// byCustomer names the table that follows this one after each insert, see lines.go.
+	byCustomer string
 	// own are the Int64 columns that the sink computes from where and when the record lies.
 	own     []ownColumn
 	sources []source
@@ -237,9 +239,9 @@ var (
 			callIndex("calls_by_number_state", numberKey),
 			callIndex("calls_by_mhid_state", columnSpec{name: "mhid", path: "mhid", plain: true, text: func(s string) string { return s }}),
 		},
-		schemas.OrderLines: {fact(schemas.OrderLines, schemas.OrderLineSchema, []string{"id"},
+		schemas.OrderLines: {lines(schemas.OrderLines, schemas.OrderLineSchema,
 			same("id", "order_number", "customer", "product", "quantity", "ordered_on"))},
-		schemas.InvoiceLines: {fact(schemas.InvoiceLines, schemas.InvoiceLineSchema, []string{"id"},
+		schemas.InvoiceLines: {lines(schemas.InvoiceLines, schemas.InvoiceLineSchema,
 			same("id", "invoice_number", "order_number", "customer", "product", "quantity", "invoiced_on"))},
 		schemas.StockLevels: {fact(schemas.StockLevels, schemas.StockSchema, []string{"product"},
 			same("product", "available_now", "physical", "next_available_on", "next_available_quantity"))},
@@ -300,6 +302,12 @@ func fact(topic string, schema *schemas.Schema, key []string, columns []columnSp
 	return &tableSpec{name: topic + "_state", state: true, key: key, sources: of(schema, columns), own: []ownColumn{factVersionColumn}}
 }
 
+func lines(topic string, schema *schemas.Schema, columns []columnSpec) *tableSpec {
+	t := fact(topic, schema, []string{"id"}, columns)
+	t.byCustomer = topic + "_by_customer_state"
+	return t
+}
+
 // callIndex is a table in which calls are found by a column of theirs. Calls without it are not in it.
 func callIndex(name string, by columnSpec) *tableSpec {
 	return &tableSpec{name: name, state: true, key: []string{"id"}, index: true, sources: []source{{
@@ -328,6 +336,9 @@ func TenantTables() []string {
 		names = append(names, t.name)
 		if t.key != nil && !t.index {
 			names = append(names, strings.TrimSuffix(t.name, "_state"))
+		}
+		if t.byCustomer != "" {
+			names = append(names, t.byCustomer)
 		}
 	}
 	return append(names, "outcomes", "batch_status", "unprocessed_open", "unprocessed_by_reason", "ownership_current",

@@ -729,7 +729,8 @@ ORDER BY (tenant, mhid, started_at, id)
 {{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
 {{distributed "calls_by_mhid_state"}}
 
--- Lines lie together by customer, because the buying report reads all that a customer has.
+-- Every version of a line that named another customer is kept: the sink looks here for the customers that had a line before, and moves it in
+-- the tables by customer, which reports read.
 CREATE TABLE IF NOT EXISTS {{local "order_lines_state"}} (
     `tenant` String,
     `is_deleted` UInt8,
@@ -742,7 +743,7 @@ CREATE TABLE IF NOT EXISTS {{local "order_lines_state"}} (
     `ordered_on` Date32
 )
 {{replacing "order_lines_state" "version, is_deleted"}}
-ORDER BY (tenant, customer, id)
+ORDER BY (tenant, id, customer)
 {{settings}};
 {{distributed "order_lines_state"}}
 
@@ -759,7 +760,7 @@ CREATE TABLE IF NOT EXISTS {{local "invoice_lines_state"}} (
     `invoiced_on` Date32
 )
 {{replacing "invoice_lines_state" "version, is_deleted"}}
-ORDER BY (tenant, customer, id)
+ORDER BY (tenant, id, customer)
 {{settings}};
 {{distributed "invoice_lines_state"}}
 

@@ -55,14 +55,6 @@ SELECT `tenant`, `version`, `id`, `started_at`, `caller_number`, `number_key`, `
     `landing_page_uri`, `landing_page_title`
 FROM {{table "calls_state"}} FINAL;
 
-CREATE VIEW IF NOT EXISTS {{table "order_lines"}} AS
-SELECT `tenant`, `version`, `id`, `order_number`, `customer`, `product`, `quantity`, `ordered_on`
-FROM {{table "order_lines_state"}} FINAL;
-
-CREATE VIEW IF NOT EXISTS {{table "invoice_lines"}} AS
-SELECT `tenant`, `version`, `id`, `invoice_number`, `order_number`, `customer`, `product`, `quantity`, `invoiced_on`
-FROM {{table "invoice_lines_state"}} FINAL;
-
 CREATE VIEW IF NOT EXISTS {{table "stock"}} AS
 SELECT `tenant`, `version`, `product`, `available_now`, `physical`, `next_available_on`, `next_available_quantity`
 FROM {{table "stock_state"}} FINAL;

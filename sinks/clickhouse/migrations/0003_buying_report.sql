@@ -1,0 +1,103 @@
+-- What a customer bought.
+
+-- Lines as they lie together by customer. The sink fills these tables from those by id, after each insert there (lines.go): a line that went
+-- to another customer, or is gone, has a deleted row where it was, with the version that took it away.
+CREATE TABLE IF NOT EXISTS {{local "order_lines_by_customer_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` String,
+    `order_number` Nullable(String),
+    `customer` Int64,
+    `product` String,
+    `quantity` Decimal(38, 10),
+    `ordered_on` Date32
+)
+{{replacing "order_lines_by_customer_state" "version, is_deleted"}}
+ORDER BY (tenant, customer, id)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 1024;
+{{distributed "order_lines_by_customer_state"}}
+
+CREATE TABLE IF NOT EXISTS {{local "invoice_lines_by_customer_state"}} (
+    `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `id` String,
+    `invoice_number` Nullable(String),
+    `order_number` Nullable(String),
+    `customer` Int64,
+    `product` String,
+    `quantity` Decimal(38, 10),
+    `invoiced_on` Date32
+)
+{{replacing "invoice_lines_by_customer_state" "version, is_deleted"}}
+ORDER BY (tenant, customer, id)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 1024;
+{{distributed "invoice_lines_by_customer_state"}}
+
+CREATE VIEW IF NOT EXISTS {{table "order_lines"}} AS
+SELECT `tenant`, `version`, `id`, `order_number`, `customer`, `product`, `quantity`, `ordered_on`
+FROM {{table "order_lines_by_customer_state"}} FINAL;
+
+CREATE VIEW IF NOT EXISTS {{table "invoice_lines"}} AS
+SELECT `tenant`, `version`, `id`, `invoice_number`, `order_number`, `customer`, `product`, `quantity`, `invoiced_on`
+FROM {{table "invoice_lines_by_customer_state"}} FINAL;
+
+-- What a customer bought in the months back from today, net of what came back, by product; products with nothing left are not in it.
+--
+--   tenant, customer       own id of the customer
+--   based_on               'O' orders, 'I' invoices
+--   months_back            the window begins on the same day so many months ago, or on the last of a shorter month, and ends today; both days
+--                          belong to it
+--   weeks_until_available  leaves out what is not in stock and not back within so many weeks of today; 0 leaves out nothing
+--   today                  a day in UTC, as in today = today()
+--
+-- A product is in stock when something is available now. One without a stock record is not, and nobody knows when it will be.
+-- last_invoiced is the day of its last invoice line up to today, whatever the window and based_on are; credits (negative quantities) are no
+-- invoices. A product that products does not have goes by its own id as code.
+--
+-- The last version of a line is chosen here and not by FINAL, because on a cluster versions may lie on several shards.
+CREATE VIEW IF NOT EXISTS {{table "buying_report"}} AS
+SELECT b.product AS product, ifNull(p.number, 0) AS number, if(p.code = '', b.product, p.code) AS code, ifNull(p.description, '') AS description,
+    c.part_number AS part_number, p.barcodes[1] AS barcode, p.barcodes[2] AS epos_barcode, b.net AS quantity, b.last_invoiced AS last_invoiced,
+    if(s.available_now > 0, NULL, s.next_available_on) AS next_available
+FROM (
+    SELECT product, sum(l.net) AS net, max(l.last_invoiced) AS last_invoiced
+    FROM (
+        SELECT product, sum(quantity) AS net, CAST(NULL AS Nullable(Date32)) AS last_invoiced
+        FROM (
+            SELECT product, quantity, ordered_on, is_deleted
+            FROM {{table "order_lines_by_customer_state"}}
+            WHERE tenant = {tenant:String} AND customer = {customer:Int64} AND {based_on:String} = 'O'
+            ORDER BY id, version DESC
+            LIMIT 1 BY id
+        )
+        WHERE is_deleted = 0 AND ordered_on BETWEEN subtractMonths({today:Date32}, {months_back:Int32}) AND {today:Date32}
+        GROUP BY product
+        UNION ALL
+        SELECT product,
+            sumIf(quantity, {based_on:String} = 'I' AND invoiced_on >= subtractMonths({today:Date32}, {months_back:Int32})) AS net,
+            maxOrNullIf(invoiced_on, quantity > 0) AS last_invoiced
+        FROM (
+            SELECT product, quantity, invoiced_on, is_deleted
+            FROM {{table "invoice_lines_by_customer_state"}}
+            WHERE tenant = {tenant:String} AND customer = {customer:Int64}
+            ORDER BY id, version DESC
+            LIMIT 1 BY id
+        )
+        WHERE is_deleted = 0 AND invoiced_on <= {today:Date32}
+        GROUP BY product
+    ) AS l
+    GROUP BY product
+    HAVING net > 0
+) AS b
+{{global}} LEFT JOIN (SELECT id, number, code, description, barcodes FROM {{table "products"}} WHERE tenant = {tenant:String}) AS p ON p.id = b.product
+{{global}} LEFT JOIN (
+    SELECT product, part_number FROM {{table "customer_parts"}} WHERE tenant = {tenant:String} AND customer = {customer:Int64}
+) AS c ON c.product = b.product
+{{global}} LEFT JOIN (
+    SELECT product, available_now, next_available_on FROM {{table "stock"}} WHERE tenant = {tenant:String}
+) AS s ON s.product = b.product
+WHERE {weeks_until_available:Int32} = 0 OR s.available_now > 0
+    OR s.next_available_on <= addWeeks({today:Date32}, {weeks_until_available:Int32})
+ORDER BY code, product;

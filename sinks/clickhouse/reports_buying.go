@@ -1,0 +1,70 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/shopspring/decimal"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Limits of the report's window, in years: ClickHouse's days go no further.
+const (
+	maxMonthsBack = 12 * 100
+	maxWeeksAhead = 52 * 100
+)
+
+// BuyingReport is what a customer bought, by product, in the order of the products' codes: the view buying_report, whose comment has the rules.
+// Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece
+// are counted up to a whole one.
+func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error) {
+	customer := q.CustomerID
+	if customer == 0 {
+		found, err := r.customer(ctx, q.Tenant, q.AccountNo)
+		if err != nil || found == 0 {
+			return nil, err
+		}
+		customer = found
+	}
+	rows, err := r.conn.any.Query(ch.Context(ctx, ch.WithParameters(ch.Parameters{"tenant": q.Tenant, "based_on": q.BasedOn})),
+		"SELECT number, code, description, part_number, barcode, epos_barcode, quantity, last_invoiced, next_available FROM "+r.conn.table("buying_report")+
+			fmt.Sprintf("(tenant = {tenant:String}, customer = %d, based_on = {based_on:String}, months_back = %d, weeks_until_available = %d, today = '%s') ORDER BY code, product",
+				customer, min(q.MonthsBack, maxMonthsBack), min(q.WeeksUntilAvailable, maxWeeksAhead), q.Today.Format(time.DateOnly)))
+	if err != nil {
+		return nil, fmt.Errorf("buying report: %w", err)
+	}
+	defer rows.Close()
+	var all []schemas.BuyingReportItem
+	for rows.Next() {
+		var it schemas.BuyingReportItem
+		var net decimal.Decimal
+		if err := rows.Scan(&it.ID, &it.Code, &it.Description, &it.CustPartNo, &it.Barcode, &it.EPOSBarcode, &net, &it.LastInvoiced, &it.NextAvail); err != nil {
+			return nil, fmt.Errorf("buying report: %w", err)
+		}
+		it.Qty = net.Ceil().IntPart()
+		all = append(all, it)
+	}
+	return all, rows.Err()
+}
+
+// customer is the own id of the customer with an account number; 0: there is none. Of several the one sent last has it.
+func (r *Reports) customer(ctx context.Context, tenant, account string) (int64, error) {
+	if account == "" {
+		return 0, nil
+	}
+	rows, err := r.conn.any.Query(ctx, "SELECT id FROM "+r.conn.table("customers")+" WHERE tenant = ? AND account_number = ? ORDER BY version DESC LIMIT 1", tenant, account)
+	if err != nil {
+		return 0, fmt.Errorf("customer of an account: %w", err)
+	}
+	defer rows.Close()
+	var id int64
+	if rows.Next() {
+		if err := rows.Scan(&id); err != nil {
+			return 0, fmt.Errorf("customer of an account: %w", err)
+		}
+	}
+	return id, rows.Err()
+}

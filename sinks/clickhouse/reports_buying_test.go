@@ -1,0 +1,331 @@
+package clickhouse
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/shopspring/decimal"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/stack"
+)
+
+// shop is a tenant's orders, invoices, products and stock, kept in the slow and obvious way.
+type shop struct {
+	orders, invoices map[string]shopLine // by id; the last version of each
+	products         map[string]shopProduct
+	parts            map[string]string // part numbers by customer/product
+	stock            map[string]shopStock
+}
+
+type shopLine struct {
+	customer int64
+	product  string
+	quantity decimal.Decimal
+	on       time.Time
+}
+
+type shopProduct struct {
+	number      int64
+	code        string
+	description string
+	barcodes    []string
+}
+
+type shopStock struct {
+	available decimal.Decimal
+	next      *time.Time
+}
+
+func newShop() *shop {
+	return &shop{map[string]shopLine{}, map[string]shopLine{}, map[string]shopProduct{}, map[string]string{}, map[string]shopStock{}}
+}
+
+// monthsBefore is the same day n months earlier, or the last of that month where it is shorter.
+func monthsBefore(day time.Time, n int) time.Time {
+	first := time.Date(day.Year(), day.Month()-time.Month(n), 1, 0, 0, 0, 0, time.UTC)
+	last := first.AddDate(0, 1, -1)
+	return first.AddDate(0, 0, min(day.Day(), last.Day())-1)
+}
+
+func (s *shop) report(q schemas.BuyingReportParams) []schemas.BuyingReportItem {
+	from := monthsBefore(q.Today, int(q.MonthsBack))
+	net := map[string]decimal.Decimal{}
+	invoiced := map[string]*time.Time{}
+	lines := s.orders
+	if q.BasedOn == schemas.BasedOnInvoices {
+		lines = s.invoices
+	}
+	for _, l := range lines {
+		if l.customer == q.CustomerID && !l.on.Before(from) && !l.on.After(q.Today) {
+			net[l.product] = net[l.product].Add(l.quantity)
+		}
+	}
+	for _, l := range s.invoices {
+		last := invoiced[l.product]
+		if l.customer == q.CustomerID && !l.on.After(q.Today) && l.quantity.IsPositive() && (last == nil || last.Before(l.on)) {
+			invoiced[l.product] = &l.on
+		}
+	}
+	var all []schemas.BuyingReportItem
+	for product, quantity := range net {
+		stock, ok := s.stock[product]
+		back := ok && stock.next != nil && !stock.next.After(q.Today.AddDate(0, 0, 7*int(q.WeeksUntilAvailable)))
+		if !quantity.IsPositive() || q.WeeksUntilAvailable != 0 && !stock.available.IsPositive() && !back {
+			continue
+		}
+		it := schemas.BuyingReportItem{Code: product, CustPartNo: s.parts[fmt.Sprint(q.CustomerID, "/", product)], Qty: quantity.Ceil().IntPart(), LastInvoiced: invoiced[product]}
+		if !stock.available.IsPositive() {
+			it.NextAvail = stock.next
+		}
+		if p, ok := s.products[product]; ok {
+			it.ID, it.Code, it.Description = p.number, p.code, p.description
+			barcodes := append(slices.Clone(p.barcodes), "", "")
+			it.Barcode, it.EPOSBarcode = barcodes[0], barcodes[1]
+		}
+		all = append(all, it)
+	}
+	slices.SortFunc(all, func(a, b schemas.BuyingReportItem) int { return cmp.Compare(a.Code, b.Code) })
+	return all
+}
+
+// The report is what a slow computation over the last version of each line says, whatever was sent again, to which partition and by whom it
+// was inserted: lines change their customer, product, day and quantity, come back and go.
+func TestBuyingReportIsTheSlowOne(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("TEST_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		must(t, err)
+	}
+	t.Logf("TEST_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	r := newRig(t)
+	r.start(nil)
+	r.start(nil)
+	today := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
+	const customers, products, ids = 4, 6, 80
+	s := newShop()
+	exec := func(sql string) {
+		must(t, r.conn.any.Exec(t.Context(), strings.ReplaceAll(sql, "{db}", r.cfg.Database)))
+	}
+	product := func(n int) string { return fmt.Sprint("p", n) }
+	for n := range products {
+		if n > 0 { // p0 has no record
+			p := shopProduct{number: int64(100 + n), code: fmt.Sprint("C", (n*7)%10), description: "d", barcodes: []string{"501", "777", "999"}[:rng.IntN(4)]}
+			s.products[product(n)] = p
+			exec(fmt.Sprintf("INSERT INTO {db}.products_state (tenant, is_deleted, version, id, number, code, description, barcodes) VALUES ('acme', 0, 1, '%s', 1, 'old', 'd', []), ('acme', 0, 2, '%[1]s', %d, '%s', 'd', [%s])",
+				product(n), p.number, p.code, "'"+strings.Join(p.barcodes, "','")+"'"))
+			if len(p.barcodes) == 0 {
+				exec(fmt.Sprintf("INSERT INTO {db}.products_state (tenant, is_deleted, version, id, number, code, description) VALUES ('acme', 0, 3, '%s', %d, '%s', 'd')", product(n), p.number, p.code))
+			}
+		}
+		if n%2 == 0 {
+			s.parts[fmt.Sprint("1/", product(n))] = fmt.Sprint("mine-", n)
+			exec(fmt.Sprintf("INSERT INTO {db}.customer_parts_state (tenant, is_deleted, version, customer, product, part_number) VALUES ('acme', 0, 1, 1, '%s', 'mine-%d'), ('other', 0, 1, 1, '%[1]s', 'theirs')", product(n), n))
+		}
+		if n != 1 { // p1 has no stock record
+			st := shopStock{available: decimal.New(rng.Int64N(3)-1, 0)}
+			next := "NULL"
+			if rng.IntN(4) > 0 {
+				day := today.AddDate(0, 0, rng.IntN(40)-5)
+				st.next = &day
+				next = "'" + day.Format(time.DateOnly) + "'"
+			}
+			s.stock[product(n)] = st
+			exec(fmt.Sprintf("INSERT INTO {db}.stock_state (tenant, is_deleted, version, product, available_now, next_available_on) VALUES ('acme', 0, 1, '%s', 99, NULL), ('acme', 0, 2, '%[1]s', %s, %s), ('other', 0, 3, '%[1]s', 5, NULL)",
+				product(n), st.available, next))
+		}
+	}
+	at := time.UnixMilli(1_700_000_000_000)
+	line := func() shopLine {
+		return shopLine{customer: 1 + rng.Int64N(customers), product: product(rng.IntN(products)), quantity: decimal.New(rng.Int64N(90)-25, -1), on: today.AddDate(0, 0, 3-rng.IntN(120))}
+	}
+	record := func(topic, id string, v any) *kgo.Record {
+		at = at.Add(time.Millisecond) // versions go by the broker's time
+		rec := &kgo.Record{Topic: topic, Partition: rng.Int32N(partitions), Timestamp: at, Key: []byte("acme/" + id), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}}
+		if v != nil {
+			rec.Value = r.encode(topic, v)
+		}
+		return rec
+	}
+	for round := range 4 {
+		var records []*kgo.Record
+		for range 150 {
+			id, l := fmt.Sprint("L", rng.IntN(ids)), line()
+			if rng.IntN(10) == 0 {
+				delete(s.orders, id)
+				records = append(records, record(schemas.OrderLines, id, nil))
+			} else {
+				s.orders[id] = l
+				records = append(records, record(schemas.OrderLines, id, &schemas.OrderLine{ID: id, Customer: l.customer, Product: l.product, Quantity: l.quantity, OrderedOn: l.on}))
+			}
+			id, l = fmt.Sprint("I", rng.IntN(ids)), line()
+			if rng.IntN(10) == 0 {
+				delete(s.invoices, id)
+				records = append(records, record(schemas.InvoiceLines, id, nil))
+			} else {
+				s.invoices[id] = l
+				records = append(records, record(schemas.InvoiceLines, id, &schemas.InvoiceLine{ID: id, Customer: l.customer, Product: l.product, Quantity: l.quantity, InvoicedOn: l.on}))
+			}
+		}
+		r.produce(records...)
+		reports := r.conn.Reports()
+		var diff string
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			diff = ""
+			for customer := range int64(customers) {
+				for _, basedOn := range []string{schemas.BasedOnOrders, schemas.BasedOnInvoices} {
+					q := schemas.BuyingReportParams{Tenant: "acme", CustomerID: customer + 1, BasedOn: basedOn, MonthsBack: 1 + int32(round), WeeksUntilAvailable: int32(round), Today: today.AddDate(0, 0, -round)}
+					got, err := reports.BuyingReport(t.Context(), q)
+					must(t, err)
+					if d := gocmp.Diff(s.report(q), got); d != "" {
+						diff = fmt.Sprintf("%+v (-slow +report):\n%s", q, d)
+					}
+				}
+			}
+			if diff == "" || time.Now().After(end) {
+				break
+			}
+		}
+		if diff != "" {
+			t.Fatalf("round %d: %s", round, diff)
+		}
+		if got := r.query("SELECT count() FROM {db}.order_lines"); got != strconv.Itoa(len(s.orders)) {
+			t.Errorf("order_lines has %s lines of %d", got, len(s.orders))
+		}
+	}
+}
+
+// A window has the same day on both sides, or the last of a shorter month; what is outside is not counted.
+func TestBuyingReportsWindow(t *testing.T) {
+	conn := migrated(t)
+	reports := conn.Reports()
+	day := func(text string) time.Time {
+		d, err := time.Parse(time.DateOnly, text)
+		must(t, err)
+		return d
+	}
+	customer := int64(0)
+	for _, c := range []struct {
+		today  string
+		months int32
+		first  string
+	}{
+		{"2024-03-31", 1, "2024-02-29"},
+		{"2023-03-31", 1, "2023-02-28"},
+		{"2024-08-31", 6, "2024-02-29"},
+		{"2024-02-29", 12, "2023-02-28"},
+		{"2024-02-29", 48, "2020-02-29"},
+		{"2024-01-15", 1, "2023-12-15"},
+		{"2024-12-31", 12, "2023-12-31"},
+	} {
+		customer++
+		first, today := day(c.first), day(c.today)
+		for i, on := range []time.Time{first.AddDate(0, 0, -1), first, today, today.AddDate(0, 0, 1)} {
+			for _, table := range []string{"order_lines_by_customer_state (ordered_on", "invoice_lines_by_customer_state (invoiced_on"} {
+				must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.cfg.Database+"."+table+", tenant, version, id, customer, product, quantity) VALUES (?, 'acme', 1, ?, ?, 'p', ?)",
+					on.Format(time.DateOnly), fmt.Sprint(customer, "/", i), customer, decimal.New(1, int32(i))))
+			}
+		}
+		for _, basedOn := range []string{schemas.BasedOnOrders, schemas.BasedOnInvoices} {
+			got, err := reports.BuyingReport(t.Context(), schemas.BuyingReportParams{Tenant: "acme", CustomerID: customer, BasedOn: basedOn, MonthsBack: c.months, Today: today})
+			must(t, err)
+			want := []schemas.BuyingReportItem{{Code: "p", Qty: 110, LastInvoiced: &today}}
+			if diff := gocmp.Diff(want, got); diff != "" {
+				t.Errorf("%+v by %s (-want +got):\n%s", c, basedOn, diff)
+			}
+		}
+	}
+	// A hundred years and more is everything.
+	got, err := reports.BuyingReport(t.Context(), schemas.BuyingReportParams{Tenant: "acme", CustomerID: 1, BasedOn: schemas.BasedOnOrders, MonthsBack: 1<<31 - 1, WeeksUntilAvailable: 0, Today: day("2024-03-31")})
+	must(t, err)
+	if len(got) != 1 || got[0].Qty != 111 {
+		t.Errorf("everything: %+v", got)
+	}
+	for name, q := range map[string]schemas.BuyingReportParams{
+		"another tenant":             {Tenant: "other", CustomerID: 1},
+		"an unknown customer":        {Tenant: "acme", CustomerID: 1000},
+		"an unknown account":         {Tenant: "acme", AccountNo: "NONE"},
+		"neither":                    {Tenant: "acme"},
+		"not available in this year": {Tenant: "acme", CustomerID: 1, WeeksUntilAvailable: 1<<31 - 1},
+	} {
+		q.BasedOn, q.MonthsBack, q.Today = schemas.BasedOnOrders, 1, day("2024-03-31")
+		if got, err := reports.BuyingReport(t.Context(), q); err != nil || len(got) != 0 {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	// An account number leads to the customer that took it last.
+	must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.cfg.Database+".customers_state (tenant, is_deleted, version, id, account_number) VALUES ('acme', 0, 1, 77, 'A'), ('acme', 0, 2, 1, 'A'), ('other', 0, 3, 2, 'A')"))
+	got, err = reports.BuyingReport(t.Context(), schemas.BuyingReportParams{Tenant: "acme", AccountNo: "A", BasedOn: schemas.BasedOnOrders, MonthsBack: 1, Today: day("2024-03-31")})
+	must(t, err)
+	if len(got) != 1 {
+		t.Errorf("by account number: %v", got)
+	}
+}
+
+// migrated is a ClickHouse with all tables and nothing else.
+func migrated(t testing.TB) *Conn {
+	t.Helper()
+	server := stack.ClickHouse(t)
+	conn, err := Open(t.Context(), Config{Hosts: []string{server.Addr}, Database: server.Database(t), User: "default"})
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	_, err = conn.Migrate(t.Context(), false)
+	must(t, err)
+	return conn
+}
+
+// Reports for a customer with 10,000 order and 10,000 invoice lines among BUYING_LINES of each (default 1,000,000), 20,000 products, of which
+// the customer bought 2,000, in parts as an insert every so often leaves them.
+func BenchmarkBuyingReport(b *testing.B) {
+	lines := 1_000_000
+	if text := os.Getenv("BUYING_LINES"); text != "" {
+		var err error
+		lines, err = strconv.Atoi(text)
+		must(b, err)
+	}
+	conn := migrated(b)
+	exec := func(sql string) {
+		b.Helper()
+		must(b, conn.any.Exec(b.Context(), strings.ReplaceAll(sql, "{db}", conn.cfg.Database)))
+	}
+	for _, table := range []string{"order_lines_by_customer_state (ordered_on", "invoice_lines_by_customer_state (invoiced_on"} {
+		const block = 500_000
+		for from := 0; from < lines; from += block {
+			// Customers 1 to lines/10,000 have 10,000 lines each; ids are as random as they get.
+			exec(fmt.Sprintf(`INSERT INTO {db}.%s, tenant, version, id, customer, product, quantity)
+SELECT toDate32('2024-01-01') - cityHash64(number) %% 1000, 'acme', number, hex(sipHash128(number)), 1 + number %% %d, concat('p', toString(cityHash64(number, 1) %% 2000 * 10)), 1 + number %% 5
+FROM numbers(%d, %d) SETTINGS max_insert_threads = 1`, table, max(1, lines/10_000), from, min(block, lines-from)))
+		}
+	}
+	exec("INSERT INTO {db}.products_state (tenant, version, id, number, code, description, barcodes) SELECT 'acme', 1, concat('p', toString(number)), number, concat('C', toString(number)), 'a lamp', ['501', '777'] FROM numbers(20000)")
+	exec("INSERT INTO {db}.stock_state (tenant, version, product, available_now, next_available_on) SELECT 'acme', 1, concat('p', toString(number)), number % 3, '2024-02-01' FROM numbers(20000)")
+	exec("INSERT INTO {db}.customer_parts_state (tenant, version, customer, product, part_number) SELECT 'acme', 1, 1 + number % 100, concat('p', toString(number)), 'mine' FROM numbers(20000)")
+	reports := conn.Reports()
+	var took []time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		basedOn := []string{schemas.BasedOnOrders, schemas.BasedOnInvoices}[n%2]
+		start := time.Now()
+		got, err := reports.BuyingReport(b.Context(), schemas.BuyingReportParams{Tenant: "acme", CustomerID: 1 + int64(n*7919%max(1, lines/10_000)), BasedOn: basedOn, MonthsBack: 24, WeeksUntilAvailable: 8, Today: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)})
+		must(b, err)
+		if len(got) < 1000 {
+			b.Fatalf("%d items", len(got))
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}

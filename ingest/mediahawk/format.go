@@ -23,17 +23,23 @@ type errorResult struct {
 	Errors  []defect `json:"errors"`
 }
 
-// formatReceipt is the answer to a POST: what was accepted, and what is known of it already.
+// formatReceipt is the answer to a POST: what was accepted, and what is known of it already. That is something when a request is repeated with
+// its Idempotency-Key: then the status must be no other than that of a GET before it.
 func formatReceipt(receipt *ingest.Receipt, lookback int32) []byte {
 	report := schemas.BatchReport{Number: receipt.Number, Lookback: &lookback, Items: int64(len(receipt.Results))}
+	broken := int64(0)
 	for i := range receipt.Results {
 		switch r := &receipt.Results[i]; {
 		case r.Processed != nil:
 			report.Processed++
 		case r.Reasons != nil:
 			report.Unprocessed++
+			if r.Reasons[0].Code == schemas.CodeInternalError {
+				broken++
+			}
 		}
 	}
+	report.Failed = broken > 0 && broken == report.Items
 	return formatBatch(&report)
 }
 

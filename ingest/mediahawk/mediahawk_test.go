@@ -399,6 +399,29 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A request that is repeated with its Idempotency-Key finds outcomes in its receipt.
+func TestReceiptOfARepeatedRequest(t *testing.T) {
+	matched := ingest.Result{Processed: &schemas.SaleResult{}}
+	unmatched := ingest.Result{Reasons: []schemas.Reason{{Code: schemas.CodeNoMatch}}}
+	broken := ingest.Result{Reasons: []schemas.Reason{{Code: schemas.CodeInternalError}}}
+	for _, test := range []struct {
+		want    string
+		results []ingest.Result
+	}{
+		{`"status":"processing","successes":1,"errors":1`, []ingest.Result{matched, unmatched, {}}},
+		{`"status":"complete","successes":2,"errors":1`, []ingest.Result{matched, matched, unmatched}},
+		{`"status":"complete","successes":0,"errors":2`, []ingest.Result{broken, unmatched}},
+		{`"status":"failed","successes":0,"errors":2`, []ingest.Result{broken, broken}},
+		{`"status":"processing","successes":0,"errors":1`, []ingest.Result{broken, {}}},
+		{`"status":"complete","successes":0,"errors":0`, nil},
+	} {
+		got := string(formatReceipt(&ingest.Receipt{Number: 7, Results: test.results}, 6))
+		if want := `{"id":7,"lookback":6,` + test.want + `}`; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // FuzzParse reads anything: it must not panic, what has no defect must pass the check and name no id twice, and every answer is JSON.
 func FuzzParse(f *testing.F) {
 	for _, body := range []string{

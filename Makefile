@@ -43,6 +43,11 @@ KAFKA_TESTS ?= ./ingest ./processors ./sinks/... ./test/...
 test-kafka: need-go tools tools-kafka
 	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 1 $(TESTFLAGS) $(KAFKA_TESTS)
 
+## test-containers: run the tests of the roles on Kafka and ClickHouse in containers; skips them where no Docker daemon answers
+.PHONY: test-containers
+test-containers: need-go
+	TEST_KAFKA=containers $(GO) test -count=1 -timeout 60m -p 1 $(TESTFLAGS) ./ingest ./processors ./sinks/...
+
 ## race: run all tests with the race detector
 .PHONY: race
 race:
@@ -123,4 +128,4 @@ clean:
 ## help: list the targets
 .PHONY: help
 help:
-	@sed -n 's/^## //p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-12s %s\n", $$1, substr($$0, length($$1) + 3) }'
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | awk -F': ' '{ printf "  make %-16s %s\n", $$1, substr($$0, length($$1) + 3) }'

@@ -1,8 +1,9 @@
 // Package stack gives tests the real parts that the product talks to: Kafka, a schema registry and ClickHouse.
 //
 // Kafka is by default a kfake broker in the test's own process, a fresh one for each call, that speaks the
-// protocol over TCP. With TEST_KAFKA=apache it is Apache Kafka, and with KAFKA_BROKERS the cluster at these
-// addresses. ClickHouse is one server for each test process, and a database for each test.
+// protocol over TCP. With TEST_KAFKA=apache it is Apache Kafka, with TEST_KAFKA=containers a container, as
+// ClickHouse is then, and with KAFKA_BROKERS the cluster at these addresses. ClickHouse is one server for each test
+// process, and a database for each test.
 //
 // Every test package that uses it has
 //
@@ -46,12 +47,13 @@ func Main(m *testing.M) {
 var shared parts
 
 type parts struct {
-	mu     sync.Mutex
-	dir    string // temporary, made with the first part
-	ch     *CH
-	chErr  error // why ClickHouse did not start: every further test says so at once
-	apache *Apache
-	ends   []func() // in the order of starting
+	mu        sync.Mutex
+	dir       string // temporary, made with the first part
+	ch        *CH
+	chErr     error // why ClickHouse did not start: every further test says so at once
+	apache    *Apache
+	container *Broker  // in a container
+	ends      []func() // in the order of starting
 }
 
 // stop ends the shared parts, the youngest first.
@@ -85,18 +87,22 @@ type Broker struct {
 // Opts are the options with which a client reaches the broker.
 func (b *Broker) Opts() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(b.Addrs...)} }
 
-// Kafka returns a broker: a fresh, empty kfake for each call; with TEST_KAFKA=apache one Apache Kafka that all
-// tests of the process share, with whatever topics earlier tests left there; with KAFKA_BROKERS, comma separated,
-// those.
+// Kafka returns a broker: a fresh, empty kfake for each call; with TEST_KAFKA=apache or =containers one broker that
+// all tests of the process share, with whatever topics earlier tests left there; with KAFKA_BROKERS, comma
+// separated, those.
 func Kafka(t testing.TB) *Broker {
 	t.Helper()
 	if addrs := os.Getenv("KAFKA_BROKERS"); addrs != "" {
 		return &Broker{Addrs: strings.Split(addrs, ",")}
 	}
-	if OnApache() {
+	switch {
+	case OnApache():
 		return sharedApache(t).Broker()
+	case InContainers():
+		return kafkaContainer(t)
+	default:
+		return Fake(t)
 	}
-	return Fake(t)
 }
 
 // CreateTopic creates a topic, with configs as alternating keys and values, and deletes nothing at the test's end.
@@ -153,6 +159,9 @@ type CH struct {
 // CLICKHOUSE_HTTP_ADDR, it is the server there, as user `default` without a password.
 func ClickHouse(t testing.TB) *CH {
 	t.Helper()
+	if InContainers() {
+		needDocker(t)
+	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.ch == nil && shared.chErr == nil {
@@ -172,6 +181,9 @@ func startClickHouse() (*CH, error) {
 			return nil, fmt.Errorf("CLICKHOUSE_ADDR is set and CLICKHOUSE_HTTP_ADDR is not: the tests need both")
 		}
 		return &CH{Addr: addr, HTTPAddr: http}, nil
+	}
+	if InContainers() {
+		return clickhouseContainer()
 	}
 	dir, err := shared.tempDir()
 	if err != nil {

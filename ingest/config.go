@@ -19,6 +19,8 @@ const (
 	MaxBodyBytes = 16 << 20 // bytes of a body, after unpacking
 	MaxDepth     = 64       // nesting of a body
 	maxHeader    = 64 << 10 // bytes of all request headers
+
+	MaxWait = time.Minute // for outcomes, where a caller says how long ([Batch].Wait)
 )
 
 // Config is how the service works. The zero value is not usable: parse it with caarlos0/env, whose defaults are the ones to use.

@@ -15,7 +15,7 @@
 //   - sink.go: waiting until ClickHouse has what was written, for GETs;
 //   - auth.go, keys.go, tokens.go: keys, tokens, addresses, rates;
 //   - http.go, body.go: server, middleware, limits of requests;
-//   - batches.go: GET /v1/batches and below.
+//   - batches.go: batches and their items as callers may see them; ingest/v1 shows them.
 //
 // A 2xx means that the batch is in a committed transaction, whole. A refusal means that nothing of it is. A connection that is closed without
 // an answer means that nobody knew in time.

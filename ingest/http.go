@@ -80,7 +80,7 @@ func (s *Service) server() *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.cfg.BodyTimeout,
 		// from the end of the headers: the body, a place in the budget, the commit, the wait for outcomes, and the answer's own way
-		WriteTimeout: s.cfg.BodyTimeout + s.cfg.BudgetWait + s.cfg.PublishTimeout + s.cfg.Wait + max(s.cfg.Wait, s.cfg.SinkWait, s.cfg.SinkWaitStart) + 30*time.Second,
+		WriteTimeout: s.cfg.BodyTimeout + s.cfg.BudgetWait + s.cfg.PublishTimeout + s.cfg.Wait + max(s.cfg.Wait, MaxWait, s.cfg.SinkWait, s.cfg.SinkWaitStart) + 30*time.Second,
 		IdleTimeout:  2 * time.Minute,
 		ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
@@ -109,7 +109,9 @@ func (s *Service) Handler() http.Handler {
 			r.Body = http.MaxBytesReader(rec, r.Body, MaxBodyBytes+1)
 		}
 		if headerBytes(r) > maxHeader {
-			s.problemOf(rec, r, s.refuse(&Error{Code: CodeHeaders, Message: fmt.Sprintf("the request's headers have more than %d bytes", maxHeader), Index: -1, Cause: "headers"}))
+			refused := s.refuse(&Error{Code: CodeHeaders, Message: fmt.Sprintf("the request's headers have more than %d bytes", maxHeader), Index: -1, Cause: "headers"})
+			NoteError(r, refused)
+			WriteProblem(rec, refused)
 			return
 		}
 		s.mux.ServeHTTP(rec, r)
@@ -238,35 +240,6 @@ func (s *Service) routes() {
 	if s.deps.Gatherer != nil {
 		s.mux.Handle("GET /metrics", promhttp.HandlerFor(s.deps.Gatherer, promhttp.HandlerOpts{}))
 	}
-	s.mux.HandleFunc("GET /v1/batches", s.getBatches)
-	s.mux.HandleFunc("GET /v1/batches/{number}", s.getBatch)
-	s.mux.HandleFunc("GET /v1/batches/{number}/processed", s.getProcessed)
-	s.mux.HandleFunc("GET /v1/batches/{number}/unprocessed", s.getUnprocessed)
-	for _, rest := range v1Rest {
-		s.mux.HandleFunc(rest, s.unknown)
-	}
-}
-
-// v1Rest are the patterns of what is below /v1 and nothing else serves.
-var v1Rest = []string{"/v1", "/v1/"}
-
-// unknown answers for paths below /v1 that are not there, and for methods that a path does not have.
-func (s *Service) unknown(w http.ResponseWriter, r *http.Request) {
-	noteDoor(r, DoorV1)
-	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		other := *r
-		other.Method = method
-		if _, pattern := s.mux.Handler(&other); !slices.Contains(v1Rest, pattern) {
-			allowed = append(allowed, method)
-		}
-	}
-	e := NewError(CodeNotFound, "there is no such path")
-	if allowed != nil {
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		e = NewError(CodeMethod, "the path does not have the method "+r.Method)
-	}
-	s.problemOf(w, r, s.refuse(e))
 }
 
 // readyz names everything that is not ready, one a line.

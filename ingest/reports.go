@@ -18,7 +18,7 @@ type Reports interface {
 	// DoorBatches are those that came in by one door, the newest first, without the first offset of them, at most limit.
 	DoorBatches(ctx context.Context, tenant, door string, offset int64, limit int) ([]schemas.BatchReport, error)
 	// BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the
-	// first on), at most limit. kind is the batch's.
+	// first on), at most limit. kind is the one whose result topics have the batch's outcomes.
 	BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error)
 	// BatchOutcomes are the outcomes of the first attempts of a batch's items, by index, those that are there already: what the request that
 	// made the batch was told, or would have been. kind is that of the batch's result topics.

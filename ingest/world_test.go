@@ -25,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/ingest/v1"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/stack"
 )
@@ -345,12 +346,15 @@ type testItem struct {
 type testAnswer struct {
 	Number  int64    `json:"number"`
 	Items   []string `json:"items"` // processed, unprocessed <codes>, pending
+	IDs     []string `json:"ids"`
+	Numbers []int64  `json:"numbers"` // of processed events
 	Pending int      `json:"pending"`
 }
 
-// register adds the test door: POST /test takes an array of testItem.
+// register adds our own API, and the test door: POST /test and POST /other take an array of testItem, and with wait=0 wait for no outcomes.
 func register(s *ingest.Service) {
-	s.Mux().HandleFunc("POST /test", func(rw http.ResponseWriter, r *http.Request) {
+	v1.New(s).Register(s.Mux())
+	serve := func(rw http.ResponseWriter, r *http.Request) {
 		answer, err := submit(s, r)
 		if err != nil {
 			ingest.NoteError(r, err)
@@ -363,7 +367,9 @@ func register(s *ingest.Service) {
 			rw.Header().Set("Location", ingest.JobURL(answer.Number))
 		}
 		ingest.WriteJSON(rw, status, answer)
-	})
+	}
+	s.Mux().HandleFunc("POST /test", serve)
+	s.Mux().HandleFunc("POST /other", serve)
 	s.Mux().HandleFunc("GET /panic", func(http.ResponseWriter, *http.Request) { panic("secret internals") })
 }
 
@@ -380,12 +386,17 @@ func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
 	if ingest.TooDeep(body) || json.Unmarshal(body, &items) != nil {
 		return nil, ingest.NewError(ingest.CodeMalformed, "not a list")
 	}
-	receipt, err := s.Submit(r.Context(), testBatch(caller.Tenant, items))
+	batch := testBatch(caller.Tenant, items)
+	if r.URL.Query().Get("wait") == "0" {
+		batch.Wait = new(time.Duration)
+	}
+	receipt, err := s.Submit(r.Context(), batch)
 	if err != nil {
 		return nil, err
 	}
 	a := &testAnswer{Number: receipt.Number, Pending: receipt.Pending, Items: []string{}}
 	for i, res := range receipt.Results {
+		a.IDs = append(a.IDs, res.ID)
 		switch {
 		case res.Index != i || len(res.ID) != 32:
 			return nil, fmt.Errorf("result %d has index %d and id %q", i, res.Index, res.ID)
@@ -394,7 +405,7 @@ func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
 			if p.Index != int32(i) || p.ID != res.ID {
 				return nil, fmt.Errorf("result %d is that of %d", i, p.Index)
 			}
-			a.Items = append(a.Items, "processed")
+			a.Items, a.Numbers = append(a.Items, "processed"), append(a.Numbers, p.Number)
 		case res.Reasons != nil:
 			text := "unprocessed"
 			for _, reason := range res.Reasons {

@@ -20,6 +20,8 @@ import (
 	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/ingest/crmcom"
 	"github.com/counterfoil/counterfoil/ingest/helloid"
+	"github.com/counterfoil/counterfoil/ingest/mediahawk"
+	"github.com/counterfoil/counterfoil/ingest/v1"
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/processors/reference"
 	"github.com/counterfoil/counterfoil/schemas"
@@ -109,8 +111,10 @@ func (p *parts) ingest(checks map[string]func() error) (*ingest.Service, map[str
 	if err != nil {
 		return nil, nil, err
 	}
+	v1.New(service).Register(service.Mux())
 	crmcom.New(service).Register(service.Mux())
 	helloid.New(service, reports).Register(service.Mux())
+	mediahawk.New(service, reports).Register(service.Mux())
 	return service, map[string]role{"ingest": service, "keys": keys}, nil
 }
 

@@ -1,6 +1,10 @@
 package avon
 
-import "github.com/counterfoil/counterfoil/schemas"
+import (
+	"slices"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
 
 // operation is the name of the request DTO, list that of its only member.
 const (
@@ -8,12 +12,15 @@ const (
 	list      = "FinancialTransactions"
 )
 
-// members are those of a transaction, in the contract's order. In JSON, JSV and CSV the first letter is small, and case does not matter.
-var members = [...]struct {
+// member is a member of a transaction.
+type member struct {
 	name  string
-	field string // in our schema, as reasons have it
-	at    func(t *schemas.Transaction) any
-}{
+	field string                           // in our schema, as reasons have it
+	at    func(t *schemas.Transaction) any // a **string, **schemas.Decimal or **time.Time
+}
+
+// members are those of a transaction, in the contract's order. In JSON, JSV and CSV the first letter is small, and case does not matter.
+var members = [...]member{
 	{"BeeNumberCustomer", "bee_number_customer", func(t *schemas.Transaction) any { return &t.BeeNumberCustomer }},
 	{"TransactionCode", "transaction_code", func(t *schemas.Transaction) any { return &t.TransactionCode }},
 	{"TransactionBIDSCode", "transaction_bids_code", func(t *schemas.Transaction) any { return &t.TransactionBIDSCode }},
@@ -79,12 +86,7 @@ func appendLower(b []byte, s string) []byte {
 	return b
 }
 
-// spelling is the contract's name of a field of ours.
-func spelling(field string) string {
-	for i := range members {
-		if members[i].field == field {
-			return members[i].name
-		}
-	}
-	return ""
+// placeOfField finds a member by our name of it.
+func placeOfField(field string) int {
+	return slices.IndexFunc(members[:], func(m member) bool { return m.field == field })
 }

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/counterfoil/counterfoil/ingest"
@@ -27,6 +26,7 @@ type request struct {
 
 	transaction *schemas.Transaction // that is being read
 	seen        uint64               // its members so far, by their places
+	sent        [len(members)]string // as they were sent
 }
 
 // responseError is an element of errors in a ResponseStatus.
@@ -110,32 +110,12 @@ var errTooMany = &ingest.Error{Code: ingest.CodeTooLarge, Message: fmt.Sprintf("
 // whole or not at all.
 func (q *request) endTransaction() {
 	for _, reason := range validation.CheckTransaction(q.transaction) {
-		name := spelling(reason.Field)
+		place := placeOfField(reason.Field)
+		name := members[place].name
 		// A message begins with our name of the member.
-		q.fail(q.path()+"."+name, name, q.sent(reason.Field), "it "+strings.TrimSuffix(strings.TrimPrefix(reason.Message, reason.Field+" "), "."))
+		q.fail(q.path()+"."+name, name, q.sent[place], "it "+strings.TrimSuffix(strings.TrimPrefix(reason.Message, reason.Field+" "), "."))
 	}
 	q.items = append(q.items, ingest.Item{Value: q.transaction})
-}
-
-// sent is a member of the transaction as it is shown in an error.
-func (q *request) sent(field string) string {
-	for i := range members {
-		if members[i].field != field {
-			continue
-		}
-		switch p := members[i].at(q.transaction).(type) {
-		case **string:
-			return **p
-		case **schemas.Decimal:
-			if e := (*p).Exponent(); e > maxNumberText || e < -maxNumberText {
-				return fmt.Sprintf("%sE%d", (*p).Coefficient(), e) // not its zeros
-			}
-			return (*p).String()
-		case **time.Time:
-			return (*p).Format(time.RFC3339Nano)
-		}
-	}
-	return ""
 }
 
 // set is called with each member of a transaction. What cannot be converted is an error: ServiceStack would drop the value and answer 200.
@@ -146,6 +126,7 @@ func (q *request) set(place int, v value) {
 		return
 	}
 	q.seen |= 1 << place
+	q.sent[place] = v.text
 	switch {
 	case v.kind == null || v.kind == invalid:
 		return

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
-	"encoding/xml"
 	"maps"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/counterfoil/counterfoil/ingest/avon/jsv"
 )
@@ -30,8 +30,7 @@ func formatResponse(o output, status *responseStatus) []byte {
 		b := append([]byte(nil), "{responseStatus:"...)
 		return append(appendJSV(b, status), '}')
 	case formatXML:
-		b := []byte(xml.Header[:len(xml.Header)-1]) // without the line break
-		b = append(b, "<"+operation+"Response"+xmlNamespaces+">"...)
+		b := append([]byte(nil), xmlDeclaration+"<"+operation+"Response"+xmlNamespaces+">"...)
 		b = appendXML(b, status, 2)
 		return append(b, "</"+operation+"Response>"...)
 	case formatCSV:
@@ -51,8 +50,7 @@ func formatResponse(o output, status *responseStatus) []byte {
 func formatResponses(o output, n int) []byte {
 	switch o.format {
 	case formatXML:
-		b := []byte(xml.Header[:len(xml.Header)-1])
-		b = append(b, "<ArrayOf"+operation+"Response"+xmlNamespaces+">"...)
+		b := append([]byte(nil), xmlDeclaration+"<ArrayOf"+operation+"Response"+xmlNamespaces+">"...)
 		for range n {
 			b = append(b, "<"+operation+"Response>"...)
 			b = appendXML(b, nil, 3)
@@ -128,7 +126,11 @@ func appendMetaJSV(b []byte, meta map[string]string) []byte {
 	return append(b, '}')
 }
 
-const xmlNamespaces = ` xmlns:i="` + instanceNS + `" xmlns="` + contractNS + `"`
+// What documents of the data contract serialiser begin with.
+const (
+	xmlDeclaration = `<?xml version="1.0" encoding="utf-8"?>`
+	xmlNamespaces  = ` xmlns:i="` + instanceNS + `" xmlns="` + contractNS + `"`
+)
 
 // appendXML writes the element ResponseStatus, which stands depth elements deep. The data contract serialiser names the prefix of a
 // namespace that it first meets there after the depth.
@@ -180,10 +182,25 @@ func appendXML(b []byte, s *responseStatus, depth int) []byte {
 	return append(b, "</ResponseStatus>"...)
 }
 
+// appendXMLText writes text as .NET does, with quotes as they are, and without what XML cannot say.
 func appendXMLText(b []byte, s string) []byte {
-	var escaped bytes.Buffer
-	_ = xml.EscapeText(&escaped, []byte(s)) // a buffer takes everything
-	return append(b, escaped.Bytes()...)
+	for _, c := range s {
+		switch {
+		case c == '&':
+			b = append(b, "&amp;"...)
+		case c == '<':
+			b = append(b, "&lt;"...)
+		case c == '>':
+			b = append(b, "&gt;"...)
+		case c == '\r':
+			b = append(b, "&#xD;"...)
+		case c < ' ' && c != '\n' && c != '\t', c == 0xFFFE, c == 0xFFFF:
+			b = utf8.AppendRune(b, utf8.RuneError)
+		default:
+			b = utf8.AppendRune(b, c)
+		}
+	}
+	return b
 }
 
 // csvStatus writes a ResponseStatus as a table of one row; what is no text is JSV in its field, as in every CSV of ServiceStack.

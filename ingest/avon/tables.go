@@ -3,7 +3,6 @@ package avon
 import (
 	"bytes"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -110,9 +109,11 @@ func formValues(b body) (url.Values, error) {
 	}
 	values := url.Values{}
 	r := multipart.NewReader(strings.NewReader(b.text), b.boundary)
+	// The reader takes a form that ends within the headers of a part for a whole one.
+	whole := strings.Contains(b.text, "--"+b.boundary+"--")
 	for range ingest.MaxItems {
 		part, err := r.NextPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF && whole {
 			return values, nil
 		}
 		var v bytes.Buffer

@@ -1,0 +1,458 @@
+package ingest_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/processors"
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// requests runs the processor of requests with an idempotency key until the test ends or stop is called.
+func (w *world) requests(t testing.TB) (stop func()) {
+	t.Helper()
+	cfg, err := env.ParseAsWithOptions[processors.Config](env.Options{Environment: map[string]string{"SESSION_TIMEOUT": "2s", "TRANSACTION_TIMEOUT": "2s"}})
+	check(t, err)
+	p, err := processors.New(cfg, processors.Deps{
+		Kafka: w.broker.Opts(), Registry: w.registry, Epochs: schemas.Epochs{}, Log: logger(t), Metrics: prometheus.NewRegistry(),
+	}, processors.Requests)
+	check(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("processor: %v", err)
+		}
+	})
+	stop = func() { cancel(); done.Wait() }
+	t.Cleanup(stop)
+	for deadline := time.Now().Add(20 * time.Second); p.Ready() != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %v", p.Ready())
+		}
+	}
+	return stop
+}
+
+// outcomesFrom is what ClickHouse would say of a batch, from the result topics.
+func (w *world) outcomesFrom(t testing.TB) {
+	topics := []string{schemas.ProcessedTopic(schemas.KindCustomerEvents), schemas.UnprocessedTopic(schemas.KindCustomerEvents)}
+	from := w.ends(t, topics...)
+	heads := schemas.NewHeadDecoder[schemas.EventResult](w.registry, schemas.EventProcessedSchema)
+	unprocessed := schemas.NewDecoder[schemas.Unprocessed](w.registry, schemas.UnprocessedSchema)
+	w.reports.outcomes = func(_, _, key string) ([]schemas.OutcomeReport, error) {
+		var all []schemas.OutcomeReport
+		for _, topic := range topics {
+			for _, r := range w.read(t, topic, from) {
+				if e, err := schemas.ParseEnvelope(r.Headers); err != nil || e.Batch != key {
+					continue
+				}
+				if topic == topics[0] {
+					head := new(schemas.EventResult)
+					if err := heads.Decode(r.Value, head); err != nil {
+						return nil, err
+					}
+					all = append(all, schemas.OutcomeReport{Index: head.Index, Processed: head})
+				} else {
+					var u schemas.Unprocessed
+					if err := unprocessed.Decode(r.Value, &u); err != nil {
+						return nil, err
+					}
+					all = append(all, schemas.OutcomeReport{Index: u.Index, Reasons: u.Reasons})
+				}
+			}
+		}
+		return all, nil
+	}
+}
+
+// keyed is what a request with an idempotency key was answered.
+type keyed struct {
+	status   int
+	body     string
+	header   http.Header
+	replayed bool
+}
+
+func (k keyed) answer(t testing.TB) (a testAnswer) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(k.body), &a); err != nil {
+		t.Fatalf("status %d: %s: %v", k.status, k.body, err)
+	}
+	return a
+}
+
+// postKeyed sends a body with values of Idempotency-Key.
+func postKeyed(s *ingest.Service, path, caller, body string, values ...string) (keyed, error) {
+	req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+path, strings.NewReader(body))
+	if err != nil {
+		return keyed{}, err
+	}
+	req.Header.Set("X-Api-Key", caller)
+	req.Header["Idempotency-Key"] = values
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return keyed{}, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return keyed{res.StatusCode, string(text), res.Header, res.Header.Get("Idempotent-Replayed") == "true"}, err
+}
+
+func mustKeyed(t testing.TB, s *ingest.Service, path, caller, body string, values ...string) keyed {
+	t.Helper()
+	k, err := postKeyed(s, path, caller, body, values...)
+	check(t, err)
+	return k
+}
+
+// freshKey is an idempotency key that no other test used: a real broker is shared.
+func freshKey() string { return rand.Text() }
+
+const twoItems = `[{"ref":"a","account":"1"},{"ref":"b","account":"missing"},{"ref":"c","defect":true}]`
+
+func TestARepeatedRequestHasTheAnswerOfTheFirstAndNoEffect(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.requests(t)
+	w.outcomesFrom(t)
+	replicas := []*ingest.Service{w.start(t, nil), w.start(t, nil)}
+	caller, stranger := w.keys.add(t, "demo", ingest.KeyOptions{}), w.keys.add(t, "other", ingest.KeyOptions{})
+	from := w.ends(t, schemas.Batches)
+	batches := func() int { return len(w.read(t, schemas.Batches, from)) }
+	key := freshKey()
+
+	first := mustKeyed(t, replicas[0], "/test", caller, twoItems, key)
+	if first.status != 200 || first.replayed {
+		t.Fatalf("first: status %d, replayed %t: %s", first.status, first.replayed, first.body)
+	}
+	if diff := cmp.Diff([]string{"processed", "unprocessed not_found", "unprocessed invalid"}, first.answer(t).Items); diff != "" {
+		t.Errorf("first (-want +got):\n%s", diff)
+	}
+	for i := range 4 {
+		again := mustKeyed(t, replicas[i%2], "/test", caller, twoItems, key)
+		if again.status != 200 || !again.replayed || again.body != first.body {
+			t.Errorf("repeated: status %d, replayed %t: %s\nwant %s", again.status, again.replayed, again.body, first.body)
+		}
+	}
+	if n := batches(); n != 1 {
+		t.Errorf("%d batches after the repeated requests, want 1", n)
+	}
+	conflict := mustKeyed(t, replicas[1], "/test", caller, `[{"ref":"a","account":"2"}]`, key)
+	if conflict.status != 422 || conflict.replayed || !strings.Contains(conflict.body, `"code":"idempotency_conflict"`) {
+		t.Errorf("another body: status %d, replayed %t: %s", conflict.status, conflict.replayed, conflict.body)
+	}
+	if query := mustKeyed(t, replicas[1], "/test?data=1", caller, twoItems, key); query.status != 422 {
+		t.Errorf("other data in the query: status %d: %s", query.status, query.body)
+	}
+	if query := mustKeyed(t, replicas[1], "/test?api_key=another", caller, twoItems, key); query.body != first.body {
+		t.Errorf("another credential in the query: status %d: %s", query.status, query.body)
+	}
+	if n := batches(); n != 1 {
+		t.Errorf("%d batches after the refused requests, want 1", n)
+	}
+	// The scope of a key is one tenant and one route.
+	for i, other := range []keyed{
+		mustKeyed(t, replicas[0], "/test", stranger, twoItems, key), mustKeyed(t, replicas[0], "/other", caller, twoItems, key),
+		mustKeyed(t, replicas[0], "/test", caller, twoItems, key+"2"), mustKeyed(t, replicas[0], "/test", caller, twoItems),
+	} {
+		if other.status != 200 || other.replayed {
+			t.Errorf("other scope %d: status %d, replayed %t: %s", i, other.status, other.replayed, other.body)
+		}
+	}
+	if n := batches(); n != 5 {
+		t.Errorf("%d batches after requests of other scopes, want 5", n)
+	}
+	if got := metric(t, replicas[0], "counterfoil_ingest_bytes_in_flight"); got != "0" {
+		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+}
+
+func TestABatchDecidedAtTheDoorIsRepeatableToo(t *testing.T) {
+	w := newWorld(t)
+	w.requests(t)
+	w.outcomesFrom(t)
+	s := w.start(t, nil)
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	from := w.ends(t, schemas.Batches)
+	for i := range 2 {
+		k := mustKeyed(t, s, "/test", caller, `[{"defect":true},{"defect":true}]`, key)
+		if diff := cmp.Diff([]string{"unprocessed invalid", "unprocessed invalid"}, k.answer(t).Items); diff != "" || k.replayed != (i == 1) {
+			t.Errorf("request %d, replayed %t (-want +got):\n%s", i+1, k.replayed, diff)
+		}
+	}
+	if n := len(w.read(t, schemas.Batches, from)); n != 1 {
+		t.Errorf("%d batches, want 1", n)
+	}
+	if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got != "0" {
+		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+}
+
+// Of two requests that race, at two replicas, one has an effect, and both are answered alike.
+func TestRacingRequestsHaveOneEffectAndEqualAnswers(t *testing.T) {
+	const pairs, atOnce = 200, 16
+	w := newWorld(t)
+	w.judge(t)
+	w.requests(t)
+	w.outcomesFrom(t)
+	replicas := []*ingest.Service{w.start(t, nil), w.start(t, nil)}
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	from := w.ends(t, schemas.Batches, schemas.KindCustomerEvents)
+	run := freshKey()
+	var repeated atomic.Int32
+	var workers sync.WaitGroup
+	next := make(chan int)
+	for range atOnce {
+		workers.Go(func() {
+			for i := range next {
+				body := fmt.Sprintf(`[{"ref":"a","account":"%d"},{"ref":"b","account":"missing"},{"ref":"c","account":"%d"}]`, i, i)
+				var answers [2]keyed
+				var errs [2]error
+				var both sync.WaitGroup
+				for n, s := range replicas {
+					both.Go(func() { answers[n], errs[n] = postKeyed(s, "/test", caller, body, fmt.Sprint(run, i)) })
+				}
+				both.Wait()
+				a, b := answers[0], answers[1]
+				switch {
+				case errors.Join(errs[0], errs[1]) != nil || a.status != 200:
+					t.Errorf("pair %d: status %d, %v: %s", i, a.status, errors.Join(errs[0], errs[1]), a.body)
+				case a.status != b.status || a.body != b.body:
+					t.Errorf("pair %d is answered %d %s and %d %s", i, a.status, a.body, b.status, b.body)
+				case a.replayed == b.replayed:
+					t.Errorf("pair %d: both say replayed %t", i, a.replayed)
+				default:
+					repeated.Add(1)
+				}
+			}
+		})
+	}
+	for i := range pairs {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	if repeated.Load() != pairs {
+		t.Errorf("%d of %d pairs are as they should be", repeated.Load(), pairs)
+	}
+	if n := len(w.read(t, schemas.Batches, from)); n != pairs {
+		t.Errorf("%d batches, want %d", n, pairs)
+	}
+	if n := len(w.read(t, schemas.KindCustomerEvents, from)); n != 3*pairs {
+		t.Errorf("%d items, want %d", n, 3*pairs)
+	}
+}
+
+func TestAnUnreadableKeyIsRefusedAndARefusedRequestBindsNone(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.requests(t)
+	s := w.start(t, nil)
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	from := w.ends(t, schemas.Batches, schemas.Requests)
+	for name, values := range map[string][]string{
+		"empty": {""}, "too long": {strings.Repeat("k", 256)}, "not ASCII": {"schlüssel"}, "twice": {key, key}, "spaces only": {"  "},
+	} {
+		if k := mustKeyed(t, s, "/test", caller, twoItems, values...); k.status != 400 || !strings.Contains(k.body, `"code":"idempotency_key"`) {
+			t.Errorf("%s: status %d: %s", name, k.status, k.body)
+		}
+	}
+	tooMany := "[" + strings.Repeat(`{"account":"1"},`, ingest.MaxItems) + `{"account":"1"}]`
+	for body, status := range map[string]int{`{`: 400, tooMany: 413} {
+		if k := mustKeyed(t, s, "/test", caller, body, key); k.status != status {
+			t.Errorf("status %d, want %d: %s", k.status, status, k.body)
+		}
+	}
+	for _, topic := range []string{schemas.Batches, schemas.Requests} {
+		if n := len(w.read(t, topic, from)); n != 0 {
+			t.Errorf("%s has %d records of refused requests", topic, n)
+		}
+	}
+	if k := mustKeyed(t, s, "/test", caller, twoItems, key); k.status != 200 || k.replayed {
+		t.Errorf("the first that is accepted: status %d, replayed %t: %s", k.status, k.replayed, k.body)
+	}
+}
+
+func TestARequestOfWhichNothingIsKnownYetIsToBeSentAgain(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.outcomesFrom(t)
+	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	from := w.ends(t, schemas.Batches, schemas.KindCustomerEvents)
+	for range 2 { // nobody passes requests on
+		if k := mustKeyed(t, s, "/test", caller, twoItems, key); k.status != 503 || k.header.Get("Retry-After") == "" || k.replayed {
+			t.Fatalf("status %d, Retry-After %q: %s", k.status, k.header.Get("Retry-After"), k.body)
+		}
+	}
+	w.requests(t)
+	var again keyed
+	for deadline := time.Now().Add(20 * time.Second); again.status != 200 && time.Now().Before(deadline); {
+		again = mustKeyed(t, s, "/test", caller, twoItems, key)
+	}
+	if again.status != 200 || !again.replayed {
+		t.Errorf("sent again: status %d, replayed %t: %s", again.status, again.replayed, again.body)
+	}
+	if n := len(w.read(t, schemas.Batches, from)); n != 1 {
+		t.Errorf("%d batches, want 1", n)
+	}
+	if n := len(w.read(t, schemas.KindCustomerEvents, from)); n != 2 {
+		t.Errorf("%d items, want 2", n)
+	}
+	for deadline := time.Now().Add(10 * time.Second); metric(t, s, "counterfoil_ingest_bytes_in_flight") != "0"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s bytes are in flight afterwards", metric(t, s, "counterfoil_ingest_bytes_in_flight"))
+		}
+	}
+}
+
+// What is not judged when the wait ends is pending for a repeated request as it was for the first, under the same number.
+func TestARepeatedRequestIsPendingWhileTheFirstIs(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.requests(t)
+	s := w.start(t, map[string]string{"REPLY_WAIT": "300ms"})
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	const body = `[{"ref":"a","account":"1"},{"ref":"b","account":"hold"}]`
+	first := mustKeyed(t, s, "/test", caller, body, key)
+	unreadable := mustKeyed(t, s, "/test", caller, body, key) // ClickHouse cannot be asked
+	w.outcomesFrom(t)
+	again := mustKeyed(t, s, "/test", caller, body, key)
+	want := testAnswer{Number: first.answer(t).Number, Items: []string{"processed", "pending"}, IDs: first.answer(t).IDs, Numbers: first.answer(t).Numbers, Pending: 1}
+	if diff := cmp.Diff(want, first.answer(t)); diff != "" || first.status != 202 {
+		t.Errorf("first: status %d (-want +got):\n%s", first.status, diff)
+	}
+	want.Items, want.Numbers, want.Pending = []string{"pending", "pending"}, nil, 2
+	if diff := cmp.Diff(want, unreadable.answer(t)); diff != "" || unreadable.status != 202 || !unreadable.replayed {
+		t.Errorf("without ClickHouse: status %d, replayed %t (-want +got):\n%s", unreadable.status, unreadable.replayed, diff)
+	}
+	if again.status != 202 || !again.replayed || again.answer(t).Number != want.Number || again.header.Get("Location") != ingest.JobURL(want.Number) {
+		t.Errorf("again: status %d, replayed %t, Location %q: %s", again.status, again.replayed, again.header.Get("Location"), again.body)
+	}
+}
+
+// A request that waits for no outcomes is told its number all the same, and so is its repetition.
+func TestRequestsThatDoNotWaitHaveTheirNumber(t *testing.T) {
+	w := newWorld(t)
+	w.requests(t)
+	s := w.start(t, nil)
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	first := mustKeyed(t, s, "/test?wait=0", caller, twoItems, key)
+	again := mustKeyed(t, s, "/test?wait=0", caller, twoItems, key)
+	if a := first.answer(t); first.status != 202 || a.Number == 0 || a.Pending != 2 {
+		t.Errorf("status %d: %s", first.status, first.body)
+	}
+	if again.status != 202 || !again.replayed || again.answer(t).Number != first.answer(t).Number {
+		t.Errorf("again: status %d, replayed %t: %s, want the number of %s", again.status, again.replayed, again.body, first.body)
+	}
+}
+
+// With a key a request of which nobody knows whether it was committed has an answer: to send it again is safe.
+func TestAnUnknownCommitOfAKeyedRequest(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	w.requests(t)
+	w.outcomesFrom(t)
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	other := w.start(t, nil)
+	for _, c := range []struct {
+		name    string
+		first   fate // of the first EndTxn
+		lookUp  bool // it is possible
+		applied bool
+		status  int
+	}{
+		{"that was applied is found", loseAnswer, true, true, 200},
+		{"that was not applied is refused", drop, true, false, 503},
+		{"that was applied and cannot be looked up", loseAnswer, false, true, 503},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := &wire{}
+			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "2s", "INGEST_PUBLISH_TIMEOUT": "1s"})
+			key, from := freshKey(), w.ends(t, schemas.Batches)
+			var ends atomic.Int32
+			n.set(func(k kmsg.Key) fate {
+				switch {
+				case k == kmsg.InitProducerID && !c.lookUp:
+					return stall
+				case k == kmsg.InitProducerID:
+					n.set(func(kmsg.Key) fate { return pass })
+					return pass
+				case k != kmsg.EndTxn:
+					return pass
+				case ends.Add(1) == 1:
+					return c.first
+				default:
+					return drop
+				}
+			})
+			k := mustKeyed(t, s, "/test", caller, twoItems, key)
+			if k.status != c.status || k.status == 503 && k.header.Get("Retry-After") == "" || k.replayed {
+				t.Errorf("status %d, Retry-After %q, replayed %t, want %d: %s", k.status, k.header.Get("Retry-After"), k.replayed, c.status, k.body)
+			}
+			if ends.Load() == 0 {
+				t.Error("no commit was broken")
+			}
+			n.set(func(kmsg.Key) fate { return pass })
+			again := mustKeyed(t, other, "/test", caller, twoItems, key)
+			if again.status != 200 || again.replayed != c.applied || c.status == 200 && again.body != k.body {
+				t.Errorf("sent again: status %d, replayed %t: %s, the first time %s", again.status, again.replayed, again.body, k.body)
+			}
+			if got := len(w.read(t, schemas.Batches, from)); got != 1 {
+				t.Errorf("%d batches, want 1", got)
+			}
+		})
+	}
+}
+
+// Requests that nobody passes on are a backlog: behind it new ones are refused.
+func TestRequestsThatWaitToBePassedOnAreABacklog(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, map[string]string{"REPLY_WAIT": "100ms", "BACKLOG_LIMIT": "1s"})
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	mustKeyed(t, s, "/test", caller, twoItems, freshKey())
+	var k keyed
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if k = mustKeyed(t, s, "/test", caller, twoItems); k.status == 503 {
+			break
+		}
+	}
+	if k.status != 503 || !bytes.Contains([]byte(k.body), []byte("wait too long")) {
+		t.Errorf("status %d: %s", k.status, k.body)
+	}
+	w.requests(t)
+	for deadline := time.Now().Add(15 * time.Second); s.Ready() != nil; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not ready after the requests were passed on: %v", s.Ready())
+		}
+		w.passItems(t)
+	}
+}
+
+// passItems commits the ends of the item topics for those who would judge them.
+func (w *world) passItems(t testing.TB) {
+	t.Helper()
+	ends := w.ends(t, schemas.KindCustomerEvents)
+	if err := kadm.NewClient(w.client).CommitAllOffsets(t.Context(), schemas.GroupValidation, ends.Offsets()); err != nil {
+		t.Fatal(err)
+	}
+}

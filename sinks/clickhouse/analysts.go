@@ -30,8 +30,8 @@ func AnalystTables() []string {
 	var names []string
 	for _, t := range allTables() {
 		names = append(names, t.name)
-		if t.byCustomer != "" {
-			names = append(names, t.byCustomer)
+		for _, f := range t.followers {
+			names = append(names, f.table)
 		}
 	}
 	return names

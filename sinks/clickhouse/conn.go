@@ -16,6 +16,8 @@ import (
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // Conn is ClickHouse as the sink, the reports and migrate see it: one server, or the nodes of a cluster.
@@ -238,6 +240,17 @@ func (c *Conn) shardOf(topic string, partition int32) int {
 		h = (h ^ uint32(topic[i])) * 16777619
 	}
 	return int((h + uint32(partition)) % uint32(len(c.shards)))
+}
+
+// shardOfKey fixes the shard of a fact by the key of its records, because each of them may come by another partition.
+func (c *Conn) shardOfKey(key []byte) int { return int(schemas.Partition(key, int32(len(c.shards)))) }
+
+// syncReplica makes a node of a shard know all that any of its replicas has taken: a block went to a quorum of them, perhaps without this one.
+func (c *Conn) syncReplica(ctx context.Context, shard int, conn driver.Conn, table string) error {
+	if len(c.shards[shard]) < 2 {
+		return nil
+	}
+	return conn.Exec(ctx, "SYSTEM SYNC REPLICA "+c.local(table)+" LIGHTWEIGHT")
 }
 
 // onShard runs f with a node of the shard, and with the next replica while f fails to connect.

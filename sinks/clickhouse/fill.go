@@ -66,11 +66,8 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		add(columnOffset, f.offset)
 	}
 	if spec.key != nil {
-		f.tenant = &col[string]{rows: &f.count}
+		f.tenant, f.deleted = &col[string]{rows: &f.count}, &col[uint8]{rows: &f.count}
 		add("tenant", f.tenant)
-	}
-	if spec.key != nil && !spec.index {
-		f.deleted = &col[uint8]{rows: &f.count}
 		add("is_deleted", f.deleted)
 	}
 	for _, o := range spec.own {
@@ -153,9 +150,7 @@ func (f *fill) add(rec *kgo.Record, p *part) (added bool, err error) {
 			return false, err
 		}
 		f.tenant.put(tenant)
-		if f.deleted != nil {
-			f.deleted.put(0)
-		}
+		f.deleted.put(0)
 	}
 	f.position(rec, p)
 	return true, nil
@@ -212,7 +207,7 @@ func (f *fill) ownID() string {
 // addDeletion appends the row that hides a reference or fact: its key, and everything else empty.
 func (f *fill) addDeletion(rec *kgo.Record, p *part) (added bool, err error) {
 	tenant, own, err := schemas.SplitReference(rec)
-	if err != nil || f.deleted == nil {
+	if err != nil {
 		return false, err
 	}
 	// Only the last part may hold a slash.

@@ -161,7 +161,7 @@ func (d *dest) write(e *entry) error {
 		cancel()
 		if result == inserted {
 			s.met.inserted(d.spec.name, rows, time.Since(start))
-			return d.moveLines(e.fill)
+			return d.move(e.fill)
 		}
 		if d.spec.state {
 			// Rows of state tables may come again.

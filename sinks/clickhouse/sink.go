@@ -182,7 +182,11 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 				return nil, err
 			}
 			for shard, d := range dests {
-				plan.dests[shard] = append(plan.dests[shard], d)
+				if spec.spread {
+					plan.dests[shard] = append(plan.dests[shard], dests...)
+				} else {
+					plan.dests[shard] = append(plan.dests[shard], d)
+				}
 			}
 		}
 		s.topics[t.Name] = plan
@@ -532,10 +536,10 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 	if last == 0 {
 		own = p.dests // the topic dead_letters itself
 	}
-	var took [4]*fill // the fills that have a row of it; no topic has more tables
+	var took [2]*fill // those that have a row of it; hardly a topic has more tables
 	rows := took[:0]
 	for _, d := range own {
-		if rec.Offset < p.has[d] {
+		if rec.Offset < p.has[d] || d.spec.spread && d.shard != s.conn.shardOfKey(rec.Key) {
 			continue
 		}
 		f, err := s.fill(d)

@@ -19,11 +19,10 @@ type tableSpec struct {
 	// key, of tables of references and facts, names the columns that make up a record's own id, in its order. Tenant and own id come from
 	// the record's key, where the value must say the same, and a null value deletes.
 	key []string
-	// index tables lead from other members to records of such a table; nobody reads them for themselves. What they say of a record that
-	// was deleted or changed since stays, and whoever follows them asks the table itself.
-	index bool
-	// byCustomer names the table that follows this one after each insert, see lines.go.
-	byCustomer string
+	// spread: the records of one id may come by any partition, so that the id and not the partition decides where on a cluster they lie.
+	spread bool
+	// followers are the tables that hold the same in another order, see moves.go.
+	followers []follower
 	// own are the Int64 columns that the sink computes from where and when the record lies.
 	own     []ownColumn
 	sources []source
@@ -35,8 +34,8 @@ type source struct {
 	topic   string // the only topic with these records, where the table has several sources
 	schema  *schemas.Schema
 	columns []columnSpec
-	// needs names the column without which a record has no row in this table. Whoever takes over may pass such a record again and again,
-	// and it never has one.
+	// needs names the column without which a record has no row in this table. That does not touch the question of a take-over: below the
+	// highest offset that the table has, whatever has a row has it.
 	needs string
 }
 
@@ -229,27 +228,28 @@ var (
 		schemas.APIKeys: reference(schemas.APIKeys, schemas.APIKeySchema, []string{"id"}, "id", "doors", "allowed_ips", "rate_limit", "enabled", "note", "created_at"),
 	}
 	factTables = map[string][]*tableSpec{
-		schemas.Calls: {
-			fact(schemas.Calls, schemas.CallSchema, []string{"id"}, slices.Concat(
-				same("id", "started_at", "caller_number"),
-				[]columnSpec{numberKey},
-				same("mhid", "visitor_id", "service_number", "terminating_number", "campaign", "source", "medium", "keyword", "first_source",
-					"first_medium", "first_keyword", "google_click_id", "google_client_id", "media_channel", "media_owner", "media_description",
-					"department", "tags", "call_ref", "page_uri", "page_title", "landing_page_uri", "landing_page_title"))),
-			callIndex("calls_by_number_state", numberKey),
-			callIndex("calls_by_mhid_state", columnSpec{name: "mhid", path: "mhid", plain: true, text: func(s string) string { return s }}),
-		},
-		schemas.OrderLines: {lines(schemas.OrderLines, schemas.OrderLineSchema,
-			same("id", "order_number", "customer", "product", "quantity", "ordered_on"))},
-		schemas.InvoiceLines: {lines(schemas.InvoiceLines, schemas.InvoiceLineSchema,
-			same("id", "invoice_number", "order_number", "customer", "product", "quantity", "invoiced_on"))},
+		schemas.Calls: {fact(schemas.Calls, schemas.CallSchema, []string{"id"}, slices.Concat(
+			same("id", "started_at", "caller_number", "mhid"),
+			[]columnSpec{
+				// A number in a form that can be compared; empty where it is none.
+				{name: "number_key", path: "caller_number", plain: true, text: schemas.PhoneKey},
+				{name: "mhid_key", path: "mhid", plain: true},
+			},
+			same("visitor_id", "service_number", "terminating_number", "campaign", "source", "medium", "keyword", "first_source",
+				"first_medium", "first_keyword", "google_click_id", "google_client_id", "media_channel", "media_owner", "media_description",
+				"department", "tags", "call_ref", "page_uri", "page_title", "landing_page_uri", "landing_page_title")),
+			follower{"calls_by_number_state", []string{"number_key", "started_at"}, callColumns},
+			follower{"calls_by_mhid_state", []string{"mhid_key", "started_at"}, callColumns})},
+		schemas.OrderLines: {fact(schemas.OrderLines, schemas.OrderLineSchema, []string{"id"},
+			same("id", "order_number", "customer", "product", "quantity", "ordered_on"),
+			follower{"order_lines_by_customer_state", []string{"customer"}, []string{"order_number", "product", "quantity", "ordered_on"}})},
+		schemas.InvoiceLines: {fact(schemas.InvoiceLines, schemas.InvoiceLineSchema, []string{"id"},
+			same("id", "invoice_number", "order_number", "customer", "product", "quantity", "invoiced_on"),
+			follower{"invoice_lines_by_customer_state", []string{"customer"}, []string{"invoice_number", "order_number", "product", "quantity", "invoiced_on"}})},
 		schemas.StockLevels: {fact(schemas.StockLevels, schemas.StockSchema, []string{"product"},
 			same("product", "available_now", "physical", "next_available_on", "next_available_quantity"))},
 	}
 )
-
-// numberKey makes callers' numbers comparable. It is kept beside the number as reported, and calls are found by it.
-var numberKey = columnSpec{name: "number_key", path: "caller_number", plain: true, text: schemas.PhoneKey}
 
 func saleColumns(path string) []columnSpec {
 	return slices.Concat(
@@ -298,21 +298,10 @@ func reference(topic string, schema *schemas.Schema, key []string, columns ...st
 	return &tableSpec{name: topic + "_state", state: true, key: key, sources: of(schema, same(columns...)), own: []ownColumn{versionColumn}}
 }
 
-func fact(topic string, schema *schemas.Schema, key []string, columns []columnSpec) *tableSpec {
-	return &tableSpec{name: topic + "_state", state: true, key: key, sources: of(schema, columns), own: []ownColumn{factVersionColumn}}
-}
-
-func lines(topic string, schema *schemas.Schema, columns []columnSpec) *tableSpec {
-	t := fact(topic, schema, []string{"id"}, columns)
-	t.byCustomer = topic + "_by_customer_state"
-	return t
-}
-
-// callIndex is a table in which calls are found by a column of theirs. Calls without it are not in it.
-func callIndex(name string, by columnSpec) *tableSpec {
-	return &tableSpec{name: name, state: true, key: []string{"id"}, index: true, sources: []source{{
-		schema: schemas.CallSchema, columns: append(same("id", "started_at"), by), needs: by.name,
-	}}}
+func fact(topic string, schema *schemas.Schema, key []string, columns []columnSpec, followers ...follower) *tableSpec {
+	return &tableSpec{
+		name: topic + "_state", state: true, key: key, sources: of(schema, columns), own: []ownColumn{factVersionColumn}, spread: true, followers: followers,
+	}
 }
 
 // allTables are the tables that the sink fills, logs first.
@@ -334,11 +323,11 @@ func TenantTables() []string {
 	var names []string
 	for _, t := range allTables() {
 		names = append(names, t.name)
-		if t.key != nil && !t.index {
+		if t.key != nil {
 			names = append(names, strings.TrimSuffix(t.name, "_state"))
 		}
-		if t.byCustomer != "" {
-			names = append(names, t.byCustomer)
+		for _, f := range t.followers {
+			names = append(names, f.table)
 		}
 	}
 	return append(names, "outcomes", "batch_status", "unprocessed_open", "unprocessed_by_reason", "ownership_current",
@@ -352,12 +341,8 @@ func (t *tableSpec) sqlColumns() (names, types []string, err error) {
 		types = append(types, "String", "Int32", "Int32", "Int64", "DateTime64(3, 'UTC')")
 	}
 	if t.key != nil {
-		names = append(names, "tenant")
-		types = append(types, "String")
-	}
-	if t.key != nil && !t.index {
-		names = append(names, "is_deleted")
-		types = append(types, "UInt8")
+		names = append(names, "tenant", "is_deleted")
+		types = append(types, "String", "UInt8")
 	}
 	for _, o := range t.own {
 		names = append(names, o.name)

@@ -216,11 +216,8 @@ func (s *Sink) ask(ctx context.Context, d *dest, topic string, epoch int32, from
 	ctx, cancel := s.question(ctx)
 	defer cancel()
 	err := s.conn.onShard(d.shard, func(conn driver.Conn) error {
-		if len(s.conn.shards[d.shard]) > 1 {
-			// Another replica may have taken the block; a quorum of them did.
-			if err := conn.Exec(ctx, "SYSTEM SYNC REPLICA "+table+" LIGHTWEIGHT"); err != nil {
-				return err
-			}
+		if err := s.conn.syncReplica(ctx, d.shard, conn, d.spec.name); err != nil {
+			return err
 		}
 		rows, err := conn.Query(ctx, "SELECT partition, max(offset) FROM "+table+
 			" WHERE topic = ? AND epoch = ? AND offset >= ? AND partition IN ("+strings.Join(partitions, ",")+") GROUP BY partition", topic, epoch, lowest)

@@ -666,8 +666,9 @@ ORDER BY (tenant, customer, product)
 
 -- Facts: as references. Of two records of one id the one that the broker took later wins, whichever partition it came by.
 
--- number_key is the caller's number in a form that can be compared; empty where it is none. Calls are looked up by their ids, thousands at
--- once and from all over the table, so that each look-up should read few rows.
+-- Every version of a call that lay at another place is kept: the sink looks here for the places that a call had before, and moves it in the
+-- tables by number and by MHID. It looks for thousands of ids at once, all over the table, so that each look should read few rows. number_key
+-- is the caller's number in a form that can be compared, empty where it is none.
 CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
     `tenant` String,
     `is_deleted` UInt8,
@@ -675,8 +676,9 @@ CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
     `id` String,
     `started_at` DateTime64(3, 'UTC'),
     `caller_number` Nullable(String),
-    `number_key` String,
     `mhid` Nullable(String),
+    `number_key` String,
+    `mhid_key` String,
     `visitor_id` Nullable(String),
     `service_number` Nullable(String),
     `terminating_number` Nullable(String),
@@ -701,31 +703,49 @@ CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
     `landing_page_title` Nullable(String)
 )
 {{replacing "calls_state" "version, is_deleted"}}
-ORDER BY (tenant, id)
+ORDER BY (tenant, id, number_key, mhid_key, started_at)
 {{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
 {{distributed "calls_state"}}
 
--- Where to look for the calls of a number or MHID: an index into calls, kept as tables, which also says where calls were before they were
--- changed or deleted.
+-- Calls as they lie together by number and by MHID; filled from calls_state by the sink (moves.go), and read for thousands of keys at once.
+-- A call that went to another place, or is gone, has a deleted row where it was, with the version that took it away.
 CREATE TABLE IF NOT EXISTS {{local "calls_by_number_state"}} (
     `tenant` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `hash` UInt64 MATERIALIZED sipHash64(number_key),
     `number_key` String,
     `started_at` DateTime64(3, 'UTC'),
-    `id` String
+    `id` String,
+    `mhid` Nullable(String),
+    `caller_number` Nullable(String),
+    `campaign` Nullable(String),
+    `source` Nullable(String),
+    `medium` Nullable(String),
+    `keyword` Nullable(String)
 )
-{{replacing "calls_by_number_state" ""}}
-ORDER BY (tenant, number_key, started_at, id)
+{{replacing "calls_by_number_state" "version, is_deleted"}}
+ORDER BY (tenant, hash, started_at, id)
 {{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
 {{distributed "calls_by_number_state"}}
 
 CREATE TABLE IF NOT EXISTS {{local "calls_by_mhid_state"}} (
     `tenant` String,
-    `mhid` String,
+    `is_deleted` UInt8,
+    `version` Int64,
+    `hash` UInt64 MATERIALIZED sipHash64(mhid_key),
+    `mhid_key` String,
     `started_at` DateTime64(3, 'UTC'),
-    `id` String
+    `id` String,
+    `mhid` Nullable(String),
+    `caller_number` Nullable(String),
+    `campaign` Nullable(String),
+    `source` Nullable(String),
+    `medium` Nullable(String),
+    `keyword` Nullable(String)
 )
-{{replacing "calls_by_mhid_state" ""}}
-ORDER BY (tenant, mhid, started_at, id)
+{{replacing "calls_by_mhid_state" "version, is_deleted"}}
+ORDER BY (tenant, hash, started_at, id)
 {{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
 {{distributed "calls_by_mhid_state"}}
 

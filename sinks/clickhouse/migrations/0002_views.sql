@@ -48,12 +48,18 @@ CREATE VIEW IF NOT EXISTS {{table "customer_parts"}} AS
 SELECT `tenant`, `version`, `customer`, `product`, `part_number`
 FROM {{table "customer_parts_state"}} FINAL;
 
+-- Not FINAL: the table keeps what a call said before it was moved.
 CREATE VIEW IF NOT EXISTS {{table "calls"}} AS
 SELECT `tenant`, `version`, `id`, `started_at`, `caller_number`, `number_key`, `mhid`, `visitor_id`, `service_number`,
     `terminating_number`, `campaign`, `source`, `medium`, `keyword`, `first_source`, `first_medium`, `first_keyword`, `google_click_id`,
     `google_client_id`, `media_channel`, `media_owner`, `media_description`, `department`, `tags`, `call_ref`, `page_uri`, `page_title`,
     `landing_page_uri`, `landing_page_title`
-FROM {{table "calls_state"}} FINAL;
+FROM (
+    SELECT * FROM {{table "calls_state"}}
+    ORDER BY tenant, id, version DESC
+    LIMIT 1 BY tenant, id
+)
+WHERE is_deleted = 0;
 
 CREATE VIEW IF NOT EXISTS {{table "stock"}} AS
 SELECT `tenant`, `version`, `product`, `available_now`, `physical`, `next_available_on`, `next_available_quantity`

@@ -1,0 +1,99 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// Facts come by id, in any partition, and some are read by something else: lines by customer, calls by number and by MHID. One that is sent
+// again may name another customer or number, and a deletion names none; the new row alone would leave the old one where it lies, and to look
+// thousands of facts up by id whenever something is read takes too long (half a second to two for 10,000 lines among 10 million). So each
+// fact is moved when it comes: the table by id is written first; then, by [dest.move], the facts of that insert are read back with every place
+// that they ever had, which that table keeps, and each of these gets a row in the other table: the fact itself where it is now, a deleted
+// one elsewhere, both with the last version. The other table is written by nothing else, and so it never shows a fact twice, or not at all.
+//
+// Two copies of the sink may insert two versions of a fact at the same time. Each looks after its own row is there, so that the one which
+// looks last sees both, and what it writes has the higher version. Rows of a copy that looked too early have the lower one, whenever they
+// arrive. Offsets are committed after the move, so that an insert whose move did not come to its end is made again, and moved.
+
+// follower is a table that holds a table's facts in another order.
+type follower struct {
+	table string
+	place []string // the columns that its order begins with, after tenant; a fact whose first is an empty text is not in it
+	other []string // what else it has of a fact, but its id
+}
+
+// moveTimeout is for reading 100,000 facts back at random places, which takes seconds.
+const moveTimeout = 2 * time.Minute
+
+// move brings the tables that follow this one up to date with the facts of an insert.
+func (d *dest) move(f *fill) error {
+	if len(d.spec.followers) == 0 {
+		return nil
+	}
+	s := d.sink
+	came, err := ext.NewTable("came", ext.Column("tenant", "String"), ext.Column("id", "String"))
+	if err != nil {
+		return err
+	}
+	for row := range f.rows() {
+		if err := came.Append(f.tenant.text(row), f.key[0].text(row)); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, moveTimeout)
+	defer cancel()
+	settings := ch.Settings{"insert_deduplicate": 0}
+	if s.conn.cfg.Cluster != "" {
+		settings["insert_quorum"] = "auto"
+	}
+	ctx = ch.Context(ctx, ch.WithExternalTable(came), ch.WithSettings(settings))
+	// All versions of a fact lie on one shard.
+	err = s.conn.onShard(d.shard, func(conn driver.Conn) error {
+		if err := s.conn.syncReplica(ctx, d.shard, conn, d.spec.name); err != nil {
+			return err
+		}
+		for i := range d.spec.followers {
+			if err := conn.Exec(ctx, s.conn.moveSQL(d.spec, &d.spec.followers[i])); err != nil {
+				return fmt.Errorf("%s: %w", d.spec.followers[i].table, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("move %d rows of %s: %w", f.rows(), d.spec.name, err)
+	}
+	return nil
+}
+
+// moveSQL writes what a following table has to say of the facts whose tenant and id are in came. A deletion names no place: the one of zeros
+// that its row has is taken for one, so that no place is missed that is made of zeros.
+func (c *Conn) moveSQL(spec *tableSpec, to *follower) string {
+	// last is is_deleted, the place, the rest.
+	columns := strings.Join(append(slices.Clone(to.place), to.other...), ", ")
+	var place, here, other []string
+	for i := range to.place {
+		place = append(place, fmt.Sprintf("tupleElement(place, %d)", i+1))
+		here = append(here, fmt.Sprintf("tupleElement(last, %d) = tupleElement(place, %d)", i+2, i+1))
+	}
+	for i := range to.other {
+		other = append(other, fmt.Sprintf(", tupleElement(last, %d)", len(to.place)+i+2))
+	}
+	return "INSERT INTO " + c.local(to.table) + " (tenant, id, version, is_deleted, " + columns + `)
+SELECT tenant, id, last_version, tupleElement(last, 1) = 1 OR NOT (` + strings.Join(here, " AND ") + "), " + strings.Join(place, ", ") + strings.Join(other, "") + `
+FROM (
+    SELECT tenant, id, max(version) AS last_version, argMax(tuple(is_deleted, ` + columns + `), version) AS last,
+        groupUniqArrayIf(tuple(` + strings.Join(to.place, ", ") + "), toString(" + to.place[0] + `) != '') AS places
+    FROM ` + c.local(spec.name) + `
+    WHERE (tenant, id) IN (SELECT tenant, id FROM came)
+    GROUP BY tenant, id
+)
+ARRAY JOIN places AS place`
+}

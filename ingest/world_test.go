@@ -269,6 +269,8 @@ type reportTable struct {
 	batches []schemas.BatchReport
 	items   map[string][]schemas.ItemReport // by batch key; those with reasons are unprocessed
 
+	failAfter int32 // items behind this index cannot be read; 0: all can
+
 	outcomes func(tenant, kind, key string) ([]schemas.OutcomeReport, error) // nil: they cannot be read
 }
 
@@ -317,6 +319,9 @@ func (r *reportTable) DoorBatches(_ context.Context, tenant, door string, offset
 func (r *reportTable) BatchItems(_ context.Context, tenant, kind, key string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.failAfter > 0 && after >= r.failAfter {
+		return nil, errors.New("ClickHouse is gone")
+	}
 	var out []schemas.ItemReport
 	for _, i := range r.items[key] {
 		if (len(i.Reasons) == 0) == processed && i.Index > after && len(out) < limit {

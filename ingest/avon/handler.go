@@ -168,15 +168,17 @@ const (
 )
 
 var codes = map[ingest.Code]string{
-	ingest.CodeMalformed:       serialization,
-	ingest.CodeUnauthenticated: "AuthenticationException",
-	ingest.CodeForbidden:       "UnauthorizedAccessException",
-	ingest.CodeNotFound:        "NotFound",
-	ingest.CodeMethod:          "MethodNotAllowed",
-	ingest.CodeTooLarge:        "RequestEntityTooLarge",
-	ingest.CodeUnsupported:     "UnsupportedMediaType",
-	ingest.CodeRateLimited:     "TooManyRequests",
-	ingest.CodeBusy:            "ServiceUnavailable",
+	ingest.CodeMalformed:           serialization,
+	ingest.CodeUnauthenticated:     "AuthenticationException",
+	ingest.CodeForbidden:           "UnauthorizedAccessException",
+	ingest.CodeNotFound:            "NotFound",
+	ingest.CodeMethod:              "MethodNotAllowed",
+	ingest.CodeIdempotencyKey:      "InvalidIdempotencyKey",
+	ingest.CodeIdempotencyConflict: "IdempotencyKeyReused",
+	ingest.CodeTooLarge:            "RequestEntityTooLarge",
+	ingest.CodeUnsupported:         "UnsupportedMediaType",
+	ingest.CodeRateLimited:         "TooManyRequests",
+	ingest.CodeBusy:                "ServiceUnavailable",
 }
 
 // refusal puts an error into the partner's form. Nothing of the request was accepted.

@@ -1,0 +1,173 @@
+package clickhouse
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// committed waits until the sink has everything of a topic, as matching does before it asks for calls.
+func (r *rig) committed(topic string) {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ends, err := r.admin.ListEndOffsets(r.t.Context(), topic)
+		must(r.t, err)
+		commits, err := r.admin.FetchOffsetsForTopics(r.t.Context(), schemas.GroupSink, topic)
+		must(r.t, err)
+		behind := ""
+		for partition, e := range ends[topic] {
+			if c, ok := commits.Lookup(topic, partition); !ok || c.At < e.Offset {
+				behind = fmt.Sprintf("%s/%d is committed up to %d of %d", topic, partition, c.At, e.Offset)
+			}
+		}
+		if behind == "" {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatal(behind)
+		}
+	}
+}
+
+// fact is the record of a reference or fact of the tenant acme; v nil deletes it. Versions of facts go by the broker's time.
+func (r *rig) fact(topic string, partition int32, at time.Time, id string, v any) *kgo.Record {
+	rec := &kgo.Record{Topic: topic, Partition: partition, Timestamp: at, Key: schemas.ReferenceKey("acme", id), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}}
+	if v != nil {
+		rec.Value = r.encode(topic, v)
+	}
+	return rec
+}
+
+// slowNearest is what FindCalls says of one key, by looking at every call.
+func slowNearest(calls map[string]*schemas.Call, until time.Time, has func(*schemas.Call) bool) (n schemas.Nearest) {
+	for _, c := range calls {
+		if !has(c) {
+			continue
+		}
+		found := &schemas.FoundCall{ID: c.ID, StartedAt: c.StartedAt, MHID: c.MHID, CallerNumber: c.CallerNumber, Campaign: c.Campaign, Source: c.Source, Medium: c.Medium, Keyword: c.Keyword}
+		if c.StartedAt.Before(until) {
+			if l := n.Last; l == nil || c.StartedAt.After(l.StartedAt) || c.StartedAt.Equal(l.StartedAt) && c.ID > l.ID {
+				n.Last = found
+			}
+		} else if l := n.Next; l == nil || c.StartedAt.Before(l.StartedAt) || c.StartedAt.Equal(l.StartedAt) && c.ID > l.ID {
+			n.Next = found
+		}
+	}
+	return n
+}
+
+// Whatever calls were sent, sent again with another number, MHID or time, and deleted, in whatever partition and by whichever of two copies
+// of the sink: FindCalls finds what looking at every call finds.
+func TestFindCallsAgreesWithASlowModel(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		must(t, err)
+	}
+	t.Logf("SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	r := newRig(t)
+	r.start(nil)
+	r.start(nil)
+
+	spellings := []string{"07911 123456", "+44 7911 123456", "447911123456", "01632960001", "0044 1632 960001", "01632 960002", "+1 212 555 0100", "anonymous", ""}
+	mhids := []string{"QX81LLP2", "qx81llp2", "M2", "M3", ""}
+	day := time.Date(2024, 2, 28, 0, 0, 0, 0, time.UTC)
+	instant := func() time.Time { // few, so that many are equal, and many on the edge of a day
+		return day.AddDate(0, 0, rng.IntN(4)).Add(time.Duration(rng.IntN(3)-1) * time.Millisecond)
+	}
+	maybe := func(from []string) *string {
+		if rng.IntN(5) == 0 {
+			return nil
+		}
+		return &from[rng.IntN(len(from))]
+	}
+	calls := map[string]*schemas.Call{}
+	at := time.UnixMilli(1_700_000_000_000)
+	for round := range 6 {
+		var records []*kgo.Record
+		for n := range 120 {
+			at = at.Add(time.Millisecond)
+			id := fmt.Sprint("c", rng.IntN(50))
+			partition := rng.Int32N(partitions)
+			if rng.IntN(6) == 0 {
+				delete(calls, id)
+				records = append(records, r.fact(schemas.Calls, partition, at, id, nil))
+				continue
+			}
+			c := &schemas.Call{ID: id, StartedAt: instant(), CallerNumber: maybe(spellings), MHID: maybe(mhids), Campaign: ptr(fmt.Sprint(round, "/", n)),
+				Source: maybe(mhids), Medium: maybe(mhids), Keyword: maybe(mhids), Tags: []string{}}
+			if old := calls[id]; old != nil && rng.IntN(2) == 0 { // what is known of a call grows while it lasts
+				c.StartedAt, c.CallerNumber, c.MHID = old.StartedAt, old.CallerNumber, old.MHID
+			}
+			calls[id] = c
+			records = append(records, r.fact(schemas.Calls, partition, at, id, c))
+		}
+		r.produce(records...)
+		r.committed(schemas.Calls)
+
+		var queries []schemas.CallQuery
+		var want []schemas.CallsFound
+		for range 200 {
+			q := schemas.CallQuery{Tenant: "acme", MHID: mhids[rng.IntN(len(mhids))], Until: day.AddDate(0, 0, rng.IntN(6)-1)}
+			w := schemas.CallsFound{Numbers: []schemas.Nearest{}}
+			if q.MHID != "" {
+				w.MHID = slowNearest(calls, q.Until, func(c *schemas.Call) bool { return c.MHID != nil && *c.MHID == q.MHID })
+			}
+			for range rng.IntN(4) {
+				key := schemas.PhoneKey(spellings[rng.IntN(len(spellings))])
+				q.Numbers = append(q.Numbers, key)
+				w.Numbers = append(w.Numbers, slowNearest(calls, q.Until, func(c *schemas.Call) bool {
+					return key != "" && c.CallerNumber != nil && schemas.PhoneKey(*c.CallerNumber) == key
+				}))
+			}
+			queries, want = append(queries, q), append(want, w)
+		}
+		// Another tenant has none of them.
+		queries = append(queries, schemas.CallQuery{Tenant: "other", MHID: mhids[0], Numbers: []string{"447911123456"}, Until: day})
+		want = append(want, schemas.CallsFound{Numbers: make([]schemas.Nearest, 1)})
+		got, err := r.conn.FindCalls(t.Context(), queries)
+		must(t, err)
+		for i := range want {
+			if diff := cmp.Diff(want[i], got[i]); diff != "" {
+				t.Fatalf("SEED=%d round %d: %+v (-slow +FindCalls):\n%s", seed, round, queries[i], diff)
+			}
+		}
+		// The view has each call once, as it was sent last.
+		var names []string
+		for id, c := range calls {
+			names = append(names, id+*c.Campaign)
+		}
+		slices.Sort(names)
+		if got := r.query("SELECT toString(arraySort(groupArray(concat(id, campaign)))) = ? FROM {db}.calls", "['"+strings.Join(names, "','")+"']"); got != "1" {
+			t.Fatalf("SEED=%d round %d: the view calls has other calls", seed, round)
+		}
+	}
+}
+
+func TestFindCallsOfNothing(t *testing.T) {
+	conn := migrated(t)
+	day := time.Date(2024, 2, 28, 0, 0, 0, 0, time.UTC)
+	got, err := conn.FindCalls(t.Context(), []schemas.CallQuery{{Tenant: "acme", Until: day}, {Tenant: "acme", Numbers: []string{""}, Until: day}})
+	must(t, err)
+	if diff := cmp.Diff([]schemas.CallsFound{{Numbers: []schemas.Nearest{}}, {Numbers: make([]schemas.Nearest, 1)}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, err := conn.FindCalls(t.Context(), nil); err != nil || len(got) != 0 {
+		t.Errorf("of no query: %v, %v", got, err)
+	}
+	if _, err := conn.FindCalls(t.Context(), []schemas.CallQuery{{Tenant: "acme", MHID: "M", Until: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}}); err == nil {
+		t.Error("a day out of range is not refused")
+	}
+}

@@ -100,6 +100,17 @@ func TestMigrateMakesTheViewsOfAnalysts(t *testing.T) {
 			}
 		}
 	}
+	r.exec(t, `INSERT INTO cf.order_lines_by_customer_state (tenant, version, id, customer, product, quantity, ordered_on) VALUES
+		('acme', 1, 'a', 7, 'ours', 2, today()), ('other', 1, 'b', 7, 'theirs', 3, today())`)
+	for tenant, want := range map[string]string{"acme": "ours\t2", "other": ""} {
+		sql := "SELECT code, quantity FROM buying_report(tenant = '" + tenant + "', customer = 7, based_on = 'O', months_back = 1, weeks_until_available = 0, today = today())"
+		if got, ok := r.ask(t, sql); !ok || got != want {
+			t.Errorf("%s: %q, want %q", sql, got, want)
+		}
+		if got, ok := r.ask(t, sql+" WHERE throwIf(quantity = 3, 'told') = 0 SETTINGS short_circuit_function_evaluation = 'disable'"); !ok {
+			t.Errorf("%s: %s", sql, got)
+		}
+	}
 	// A column that a later version adds is there after its migrate.
 	r.exec(t, "ALTER TABLE cf.ownership ADD COLUMN added Int64 DEFAULT 7")
 	if got, ok := r.ask(t, "SELECT added FROM ownership"); ok {

@@ -1,11 +1,12 @@
 package checker
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/counterfoil/counterfoil/processors/matching"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -38,6 +39,11 @@ func (w *World) Check() []string {
 	w.checkForwarded(p)
 	w.checkOwnership(p)
 	w.checkReferrals(p)
+	w.checkSales(p)
+	w.checkMatches(p)
+	w.checkRecords(p)
+	w.checkFacts(p)
+	w.checkRequests(p)
 	w.checkTables(p)
 	return p.all
 }
@@ -49,7 +55,7 @@ type attempt struct {
 }
 
 // checkOutcomes: every item that lies where it belongs has exactly one outcome, which names its position; every outcome belongs to such an
-// item, or to one that was refused at the door; every dead record has no outcome.
+// item, or to one that was decided at the door; every dead record has no outcome; none failed by our fault.
 func (w *World) checkOutcomes(p *problems) {
 	p.begin("one outcome each")
 	seen := map[attempt]Position{}
@@ -61,9 +67,12 @@ func (w *World) checkOutcomes(p *problems) {
 			p.add("item %s has two outcomes of attempt %d, at %s and %s", o.ID, o.Attempt, other, o.Position)
 		}
 		seen[key] = o.Position
+		if slices.ContainsFunc(o.Reasons, func(r schemas.Reason) bool { return r.Code == schemas.CodeInternalError }) {
+			p.add("the outcome at %s is an internal error", o.Position)
+		}
 		if o.SourceOffset < 0 {
-			if o.Processed || o.Batch == nil {
-				p.add("the outcome at %s has no source, and is no refusal at the door", o.Position)
+			if o.Processed && o.Reference == nil || o.Batch == nil {
+				p.add("the outcome at %s has no source, and was not decided at the door", o.Position)
 			}
 			continue
 		}
@@ -216,25 +225,362 @@ func (w *World) checkReferrals(p *problems) {
 	}
 }
 
-// checkTables: each log table has one row for each committed record of its topics, and no other; as many distinct ids as a plain count.
+// checkSales: of each sale the outcomes' versions grow in the order of its partition, and sales_current has the last one, matched or not.
+func (w *World) checkSales(p *problems) {
+	p.begin("sales as the model")
+	bySource := w.outcomesOf(schemas.KindSales)
+	model := map[string]SaleNow{}
+	for i := range w.Items { // by partition and offset
+		it := &w.Items[i]
+		o := bySource[it.Position]
+		if it.Sale == nil || o == nil {
+			continue
+		}
+		key, now := it.ID, SaleNow{Version: schemas.Version(0, it.Offset), ID: it.ID}
+		if it.Sale.ID != nil && *it.Sale.ID != "" {
+			key = *it.Sale.ID
+		}
+		if it.Sale.Value != nil {
+			now.Value = *it.Sale.Value
+		}
+		var gotKey string
+		var gotVersion int64
+		switch {
+		case o.Sale != nil:
+			now.CallID, gotKey, gotVersion = o.Sale.CallID, o.Sale.SaleKey, o.Sale.Version
+		case o.Unmatched != nil:
+			gotKey, gotVersion = o.Unmatched.SaleKey, o.Unmatched.Version
+		case matching.Check(it.Sale) == nil:
+			p.add("the sale at %s is good, and the outcome at %s is neither a match nor an unmatched sale", it.Position, o.Position)
+			continue
+		default:
+			continue
+		}
+		if gotKey != key || gotVersion != now.Version {
+			p.add("the sale at %s is %q of version %d, the outcome at %s says %q of version %d", it.Position, key, now.Version, o.Position, gotKey, gotVersion)
+		}
+		key = it.Tenant + "\x00" + key
+		if before, ok := model[key]; ok && now.Version <= before.Version {
+			p.add("%q: version %d at %s comes after version %d", key, now.Version, it.Position, before.Version)
+		}
+		model[key] = now
+	}
+	p.begin("sales_current as the model")
+	compare(p, model, w.Sales)
+}
+
+// outcomesOf are the outcomes of a kind's items by the items' positions.
+func (w *World) outcomesOf(kind string) map[Position]*Outcome {
+	all := map[Position]*Outcome{}
+	for i := range w.Outcomes {
+		if o := &w.Outcomes[i]; o.SourceTopic == kind && o.SourceOffset >= 0 {
+			all[o.Source()] = o
+		}
+	}
+	return all
+}
+
+// compare says where what the model has and what is shown differ.
+func compare[T comparable](p *problems, model, shown map[string]T) {
+	for _, key := range slices.Sorted(maps.Keys(model)) {
+		if got, ok := shown[key]; !ok {
+			p.add("%q: the model has %+v, the view nothing", key, model[key])
+		} else if got != model[key] {
+			p.add("%q: the model has %+v, the view %+v", key, model[key], got)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(shown)) {
+		if _, ok := model[key]; !ok {
+			p.add("%q: the model has nothing, the view %+v", key, shown[key])
+		}
+	}
+}
+
+// checkMatches: a sale is matched where a call of its window was in Kafka before the sale was, and to no worse a call. Calls of which two
+// versions differ in what sales are matched by, or that were deleted, prove nothing and are left out, and so are sales that were matched to
+// one of them. A call that came in the same millisecond as the sale, or after it, may have been seen and need not have been.
+func (w *World) checkMatches(p *problems) {
+	p.begin("sales matched")
+	type tracked struct {
+		*schemas.Call
+		tenant  string
+		number  string
+		came    time.Time
+		changed bool
+	}
+	calls := map[string]*tracked{} // by tenant/own id
+	for i := range w.Records {
+		r := &w.Records[i]
+		if r.Topic != schemas.Calls {
+			continue
+		}
+		key := r.Tenant + "/" + r.OwnID
+		c := calls[key]
+		switch {
+		case r.Call == nil && c == nil:
+			calls[key] = &tracked{Call: &schemas.Call{}, changed: true}
+		case r.Call == nil:
+			c.changed = true
+		case c == nil:
+			c = &tracked{Call: r.Call, tenant: r.Tenant, came: r.Appended}
+			if r.Call.CallerNumber != nil {
+				c.number = schemas.PhoneKey(*r.Call.CallerNumber)
+			}
+			calls[key] = c
+		default:
+			c.changed = c.changed || !c.StartedAt.Equal(r.Call.StartedAt) || text(c.MHID) != text(r.Call.MHID) || text(c.CallerNumber) != text(r.Call.CallerNumber)
+			if r.Appended.Before(c.came) {
+				c.came = r.Appended
+			}
+		}
+	}
+	byMHID, byNumber := map[string][]*tracked{}, map[string][]*tracked{}
+	for _, c := range calls {
+		if c.changed {
+			continue
+		}
+		if c.MHID != nil && *c.MHID != "" {
+			byMHID[c.tenant+"/"+*c.MHID] = append(byMHID[c.tenant+"/"+*c.MHID], c)
+		}
+		if c.number != "" {
+			byNumber[c.tenant+"/"+c.number] = append(byNumber[c.tenant+"/"+c.number], c)
+		}
+	}
+	bySource := w.outcomesOf(schemas.KindSales)
+	for i := range w.Items {
+		it := &w.Items[i]
+		o := bySource[it.Position]
+		if it.Sale == nil || o == nil || o.Sale == nil && o.Unmatched == nil || matching.Check(it.Sale) != nil {
+			continue
+		}
+		from, until := matching.Window(it.Sale)
+		best := func(all []*tracked, than *tracked) *tracked {
+			for _, c := range all {
+				if c.came.Before(it.Appended) && !c.StartedAt.Before(from) && c.StartedAt.Before(until) && (than == nil || c.StartedAt.After(than.StartedAt)) {
+					than = c
+				}
+			}
+			return than
+		}
+		mhid := best(byMHID[it.Tenant+"/"+*it.Sale.MHID], nil)
+		var number *tracked
+		numbers := map[string]bool{}
+		for _, sent := range *it.Sale.CLIs {
+			if key := schemas.PhoneKey(sent); key != "" {
+				numbers[key] = true
+				number = best(byNumber[it.Tenant+"/"+key], number)
+			}
+		}
+		if o.Sale == nil {
+			if mhid != nil || number != nil {
+				p.add("the sale at %s has a call in its window that was there before it, and is unmatched at %s", it.Position, o.Position)
+			}
+			continue
+		}
+		c := calls[it.Tenant+"/"+o.Sale.CallID]
+		shares := c != nil && (o.Sale.Rule == schemas.RuleMHID && text(c.MHID) == text(it.Sale.MHID) || o.Sale.Rule == schemas.RuleCLI && numbers[c.number])
+		switch {
+		case c == nil:
+			p.add("the sale at %s was matched to the call %q, which is not there", it.Position, o.Sale.CallID)
+		case c.changed:
+		case !shares:
+			p.add("the sale at %s was matched by %s to the call %q, which does not share it", it.Position, o.Sale.Rule, o.Sale.CallID)
+		case c.StartedAt.Before(from) || !c.StartedAt.Before(until):
+			p.add("the sale at %s was matched to the call %q of %s, outside its window", it.Position, o.Sale.CallID, c.StartedAt)
+		case o.Sale.Rule == schemas.RuleMHID && mhid != nil && c.StartedAt.Before(mhid.StartedAt),
+			o.Sale.Rule == schemas.RuleCLI && (mhid != nil || number != nil && c.StartedAt.Before(number.StartedAt)):
+			p.add("the sale at %s was matched to the call %q, while a better one was there before it", it.Position, o.Sale.CallID)
+		}
+	}
+}
+
+// checkRecords: what came through the API for fact and reference topics lies there and has its outcome; what can be read is no dead letter. The
+// latter have no more than their last record of an id, since they are compacted.
+func (w *World) checkRecords(p *problems) {
+	p.begin("records of the API")
+	type place struct {
+		topic, batch string
+		index        int32
+	}
+	outcomes := map[place]*Outcome{}
+	for i := range w.Outcomes {
+		o := &w.Outcomes[i]
+		if o.Reference == nil || o.Batch == nil {
+			continue
+		}
+		at := place{o.Reference.Kind, *o.Batch, o.Index}
+		if other := outcomes[at]; other != nil {
+			p.add("item %d of batch %s has outcomes at %s and %s", at.index, at.batch, other.Position, o.Position)
+		}
+		outcomes[at] = o
+	}
+	there := map[place]Position{}
+	for i := range w.Records {
+		r := &w.Records[i]
+		if w.Dead[r.Position] {
+			p.add("the record at %s can be read and is a dead letter", r.Position)
+		}
+		if r.Batch == "" {
+			continue
+		}
+		at := place{r.Topic, r.Batch, r.Index}
+		if other, twice := there[at]; twice {
+			p.add("item %d of batch %s lies at %s and at %s", at.index, at.batch, other, r.Position)
+		}
+		there[at] = r.Position
+		switch o := outcomes[at]; {
+		case o == nil:
+			p.add("the record at %s is of the batch %s and has no outcome", r.Position, r.Batch)
+		case o.Tenant != r.Tenant || o.Reference.OwnID != r.OwnID:
+			p.add("the record at %s is %s of %s, its outcome at %s says %s of %s", r.Position, r.OwnID, r.Tenant, o.Position, o.Reference.OwnID, o.Tenant)
+		}
+	}
+	for at, o := range outcomes {
+		topic, _ := schemas.TopicNamed(at.topic)
+		if _, ok := there[at]; !ok && topic.Role == schemas.RoleFact {
+			p.add("the outcome at %s says that item %d of batch %s is in %s, and it is not", o.Position, at.index, at.batch, at.topic)
+		}
+	}
+}
+
+// checkFacts: each view shows of every own id the record that the broker took last, however often and wherever it was sent, and no id
+// whose last record is a deletion. Of records of one millisecond in two partitions, at the same offset, either may be the last.
+func (w *World) checkFacts(p *problems) {
+	last := map[string]map[string][]FactNow{} // by topic and tenant/own id; those of the highest version
+	for i := range w.Records {
+		r := &w.Records[i]
+		if topic, _ := schemas.TopicNamed(r.Topic); topic.Role != schemas.RoleFact {
+			continue
+		}
+		if last[r.Topic] == nil {
+			last[r.Topic] = map[string][]FactNow{}
+		}
+		key, now := r.Tenant+"/"+r.OwnID, FactNow{schemas.FactVersion(r.Appended, r.Offset), r.Text}
+		switch before := last[r.Topic][key]; {
+		case len(before) == 0 || before[0].Version < now.Version:
+			last[r.Topic][key] = []FactNow{now}
+		case before[0].Version == now.Version:
+			last[r.Topic][key] = append(before, now)
+		}
+	}
+	for _, topic := range schemas.Topics() {
+		if topic.Role != schemas.RoleFact {
+			continue
+		}
+		p.begin(topic.Name + " as sent last")
+		model, shown := last[topic.Name], w.Facts[topic.Name]
+		for _, key := range slices.Sorted(maps.Keys(model)) {
+			got, ok := shown[key] // where there is none it is the zero value, whose text is that of a deletion
+			if !ok {
+				got.Version = model[key][0].Version
+			}
+			if !slices.Contains(model[key], got) {
+				p.add("%q: the topic's last is %+v, the view has %+v", key, model[key], got)
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(shown)) {
+			if _, ok := model[key]; !ok {
+				p.add("%q: the topic has nothing, the view %+v", key, shown[key])
+			}
+		}
+	}
+}
+
+// checkRequests: of the requests with one idempotency key the first is passed on, and no other, unless that is one of them; each is told
+// so, once; and the first is remembered. No run lasts so long that a key is forgotten.
+func (w *World) checkRequests(p *problems) {
+	p.begin("one effect for each idempotency key")
+	headers := map[string]*Batch{}
+	for i := range w.Batches {
+		headers[w.Batches[i].Key] = &w.Batches[i]
+	}
+	answers := map[string][]*Answer{}
+	for i := range w.Answers {
+		a := &w.Answers[i]
+		answers[a.Batch] = append(answers[a.Batch], a)
+	}
+	first := map[string]*Request{}
+	for i := range w.Requests { // by partition and offset
+		r := &w.Requests[i]
+		if r.Partition != schemas.Partition([]byte(r.Key), w.Partitions) {
+			p.add("the request at %s with the key %q lies in a wrong partition", r.Position, r.Key)
+		}
+		verdict := schemas.RequestAccepted
+		switch f := first[r.Key]; {
+		case f == nil:
+			first[r.Key] = r
+		case f.BodyHash == r.BodyHash:
+			verdict = schemas.RequestRepeated
+		default:
+			verdict = schemas.RequestConflict
+		}
+		var number int64
+		f := first[r.Key]
+		header := headers[f.Batch]
+		if header == nil {
+			p.add("the request at %s is the first with the key %q and was not passed on", f.Position, r.Key)
+		} else {
+			number = schemas.BatchNumber(header.Offset)
+		}
+		if f != r && headers[r.Batch] != nil {
+			p.add("the request at %s was passed on, and so was that at %s before it, with the same key %q", r.Position, f.Position, r.Key)
+		}
+		switch told := answers[r.Batch]; {
+		case len(told) != 1:
+			p.add("the request at %s has %d answers", r.Position, len(told))
+		case told[0].Verdict != verdict || told[0].First != f.Batch || told[0].Number != number:
+			p.add("the request at %s is %s, the first batch %s of number %d; the answer at %s says %s, %s of number %d",
+				r.Position, verdict, f.Batch, number, told[0].Position, told[0].Verdict, told[0].First, told[0].Number)
+		}
+		delete(answers, r.Batch)
+	}
+	for _, batch := range slices.Sorted(maps.Keys(answers)) {
+		p.add("the answer at %s is about the batch %s, of which there is no request", answers[batch][0].Position, batch)
+	}
+	p.begin("keys remembered")
+	model, shown := map[string]string{}, map[string]string{}
+	for key, r := range first {
+		model[key] = r.Batch
+	}
+	for key := range w.Remembered {
+		shown[key] = w.Remembered[key].Batch
+	}
+	compare(p, model, shown)
+}
+
+// checkTables: each log table has one row for each committed record of its topics that belongs there, and no other; as many distinct ids as a
+// plain count.
 func (w *World) checkTables(p *problems) {
-	records := map[Position]Row{}
+	records := map[string]map[Position]Row{}
+	add := func(table string, r Row) {
+		if records[table] == nil {
+			records[table] = map[Position]Row{}
+		}
+		records[table][r.Position] = r
+	}
 	for i := range w.Batches {
 		b := &w.Batches[i]
-		records[b.Position] = Row{b.Position, b.Tenant, b.Key}
+		add("batches", Row{b.Position, b.Tenant, b.Key})
 	}
 	for i := range w.Outcomes {
 		o := &w.Outcomes[i]
-		records[o.Position] = Row{o.Position, o.Tenant, o.ID}
+		row := Row{o.Position, o.Tenant, o.ID}
+		if o.Processed {
+			topic, _ := schemas.TopicNamed(o.Topic)
+			add(topic.Kind, row)
+			continue
+		}
+		add("unprocessed", row)
+		if o.Unmatched != nil {
+			add(schemas.KindSales, row)
+		}
 	}
 	for _, at := range w.DeadLetters {
-		records[at] = Row{Position: at}
+		add("dead_letters", Row{Position: at})
 	}
-	inTable := map[Position]string{}
 	for _, table := range slices.Sorted(maps.Keys(tables)) {
 		p.begin("table " + table + " exact")
-		ids := map[string]bool{}
-		rows := 0
+		ids, have := map[string]bool{}, map[Position]bool{}
 		for _, row := range w.Tables[table] {
 			if !slices.Contains(tables[table], row.Topic) {
 				if table != "dead_letters" { // the sink's own dead letters name the topic of the bad record
@@ -242,32 +588,25 @@ func (w *World) checkTables(p *problems) {
 				}
 				continue
 			}
-			rows++
 			ids[row.ID] = true
-			want, ok := records[row.Position]
+			want, ok := records[table][row.Position]
 			switch {
 			case !ok:
-				p.add("a row comes from %s, where no committed record lies", row.Position)
-			case inTable[row.Position] != "":
+				p.add("a row comes from %s, where no committed record for it lies", row.Position)
+			case have[row.Position]:
 				p.add("the record at %s has two rows", row.Position)
 			case table != "dead_letters" && (want.Tenant != row.Tenant || want.ID != row.ID):
 				p.add("the row of %s is %s of %s, the record %s of %s", row.Position, row.ID, row.Tenant, want.ID, want.Tenant)
 			}
-			inTable[row.Position] = table
+			have[row.Position] = true
 		}
-		if table != "dead_letters" && len(ids) != rows { // no item is judged twice without a replay
-			p.add("%d rows have %d distinct ids", rows, len(ids))
+		if table != "dead_letters" && len(ids) < len(have) { // no item is judged twice without a replay
+			p.add("the rows of %d records have %d distinct ids", len(have), len(ids))
 		}
-	}
-	p.begin("every record has its row")
-	missing := []Position{}
-	for at := range records {
-		if inTable[at] == "" {
-			missing = append(missing, at)
+		for _, at := range slices.SortedFunc(maps.Keys(records[table]), comparePositions) {
+			if !have[at] {
+				p.add("the record at %s has no row", at)
+			}
 		}
-	}
-	slices.SortFunc(missing, func(a, b Position) int { return cmp.Or(comparePositions(a, b)) })
-	for _, at := range missing {
-		p.add("the record at %s is in no table", at)
 	}
 }

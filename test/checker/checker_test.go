@@ -1,8 +1,11 @@
 package checker
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/harness"
@@ -10,10 +13,95 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-const batchKey = "0123456789abcdef0123456789abcdef"
+// Keys of batches: ownership, sales (sent with an idempotency key, then once more), calls through the API.
+const (
+	batchKey    = "0123456789abcdef0123456789abcdef"
+	saleBatch   = "1123456789abcdef0123456789abcdef"
+	repeatBatch = "2123456789abcdef0123456789abcdef"
+	callBatch   = "3123456789abcdef0123456789abcdef"
+)
 
-// goodWorld is one batch of two changes of the same key, and a bare record that was forwarded.
+var noon = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// goodWorld is one batch of two changes of the same key, and a bare record that was forwarded; two sales of one id, of which the first is
+// matched to a call, by a request that was sent twice; and a call that came through the API.
 func goodWorld() *World {
+	w := ownershipWorld()
+	w.addSales()
+	w.addCalls()
+	return w
+}
+
+// header adds the header of a batch.
+func (w *World) header(key string, items int32) {
+	at := Position{"batches", 0, int64(len(w.Batches))}
+	w.Batches = append(w.Batches, Batch{at, schemas.BatchHeader{Tenant: "t", Key: key, Items: items}})
+	w.Tables["batches"] = append(w.Tables["batches"], Row{at, "t", key})
+}
+
+func (w *World) addSales() {
+	own := schemas.Partition([]byte("t\x00S"), 4)
+	w.header(saleBatch, 2)
+	day := noon.Truncate(24 * time.Hour)
+	for i := range 2 {
+		sale := &schemas.Sale{ID: ptr("S"), Date: &day, Value: ptr(fmt.Sprint(i)), MHID: ptr("M" + strings.Repeat("x", i)), CLIs: &[]string{}, Lookback: ptr(int32(1))}
+		it := Item{
+			Position: Position{"sales", own, int64(i)}, Kind: "sales", Tenant: "t", ID: schemas.ItemID("t", saleBatch, int32(i)), Batch: saleBatch, Index: int32(i),
+			Marker: "m5", Appended: noon.Add(time.Second), Sale: sale,
+		}
+		w.Items = append(w.Items, it)
+		o := Outcome{Position: Position{"sales.processed", own, 0}, Processed: i == 0}
+		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Attempt: 1, SourceTopic: "sales", SourcePartition: own, SourceOffset: int64(i)}
+		if i == 0 {
+			o.Sale = &schemas.SaleResult{SaleKey: "S", Version: 0, Rule: schemas.RuleMHID, CallID: "c1"}
+		} else {
+			o.Position.Topic = "sales.unprocessed"
+			o.Unmatched = &schemas.UnmatchedSale{SaleKey: "S", Version: 1}
+			w.Tables["unprocessed"] = append(w.Tables["unprocessed"], Row{o.Position, "t", it.ID})
+		}
+		w.Outcomes = append(w.Outcomes, o)
+		w.Tables["sales"] = append(w.Tables["sales"], Row{o.Position, "t", it.ID})
+	}
+	w.Sales = map[string]SaleNow{"t\x00S": {Version: 1, ID: schemas.ItemID("t", saleBatch, 1), Value: "1"}}
+	key := schemas.RequestKey("t", "POST /sales/batches", "k")
+	at := schemas.Partition(key, 4)
+	w.Requests = []Request{
+		{Position{"requests", at, 0}, string(key), "hash", saleBatch}, {Position{"requests", at, 3}, string(key), "hash", repeatBatch},
+		{Position{"requests", at, 6}, string(key), "another", callBatch + "x"},
+	}
+	for i, verdict := range []string{schemas.RequestAccepted, schemas.RequestRepeated, schemas.RequestConflict} {
+		w.Answers = append(w.Answers, Answer{Position{"requests.answers", 0, int64(i)}, schemas.RequestAnswer{
+			Tenant: "t", Batch: w.Requests[i].Batch, Verdict: verdict, First: saleBatch, Number: 2,
+		}})
+	}
+	w.Remembered = map[string]schemas.Request{string(key): {Batch: saleBatch}}
+}
+
+func (w *World) addCalls() {
+	w.header(callBatch, 1)
+	call := func(partition int32, offset int64, id string, campaign string) Record {
+		c := &schemas.Call{ID: id, StartedAt: noon.Add(-time.Hour), MHID: ptr("M"), Campaign: &campaign}
+		return Record{
+			Position: Position{"calls", partition, offset}, Tenant: "t", OwnID: id, ID: schemas.BareItemID("calls", 0, partition, offset),
+			Appended: noon.Add(time.Duration(offset) * time.Minute), Text: factText(c), Call: c,
+		}
+	}
+	first, changed, through := call(0, 0, "c1", "spring"), call(1, 1, "c1", "summer"), call(1, 2, "c2", "spring")
+	first.Marker, changed.Marker = "m6", "m7"
+	through.ID, through.Batch = "", callBatch
+	gone := Record{Position: Position{"calls", 2, 0}, Tenant: "t", OwnID: "c3", ID: "gone", Appended: noon}
+	w.Records = []Record{first, changed, through, gone}
+	o := Outcome{Position: Position{"references.processed", 0, 0}, Processed: true, Marker: "m8"}
+	o.Outcome = schemas.Outcome{Tenant: "t", ID: schemas.ItemID("t", callBatch, 0), Batch: ptr(callBatch), Attempt: 1, SourceTopic: "calls", SourcePartition: -1, SourceOffset: -1}
+	o.Reference = &schemas.ReferenceProcessed{Outcome: o.Outcome, Kind: "calls", OwnID: "c2"}
+	w.Outcomes = append(w.Outcomes, o)
+	w.Tables["references"] = []Row{{o.Position, "t", o.ID}}
+	w.Facts = map[string]map[string]FactNow{"calls": {
+		"t/c1": {schemas.FactVersion(changed.Appended, 1), changed.Text}, "t/c2": {schemas.FactVersion(through.Appended, 2), through.Text},
+	}}
+}
+
+func ownershipWorld() *World {
 	key := "t\x00u\x00s"
 	own := schemas.Partition([]byte(key), 4)
 	wrong := (own + 1) % 4
@@ -47,7 +135,10 @@ func goodWorld() *World {
 	return w
 }
 
-var goodSent = []Sent{{"m1", 2, harness.Accepted}, {"m2", 1, harness.Accepted}, {"m3", 4, harness.Refused}, {"m4", 1, harness.Unknown}}
+var goodSent = []Sent{
+	{"m1", 2, harness.Accepted}, {"m2", 1, harness.Accepted}, {"m3", 4, harness.Refused}, {"m4", 1, harness.Unknown},
+	{"m5", 2, harness.Accepted}, {"m6", 1, harness.Accepted}, {"m7", 1, harness.Accepted}, {"m8", 1, harness.Accepted},
+}
 
 func TestCheckerHasNothingToSayOfAGoodWorld(t *testing.T) {
 	w := goodWorld()
@@ -66,11 +157,12 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"an item judged twice", "has two outcomes", func(w *World) { w.Outcomes = append(w.Outcomes, w.Outcomes[0]) }},
 		{"an outcome of nothing", "where no item lies", func(w *World) { w.Outcomes[0].SourceOffset = 99 }},
 		{"an outcome of another item", "its outcome at", func(w *World) { w.Outcomes[0].ID = "x" }},
+		{"our fault", "internal error", func(w *World) { w.Outcomes[4].Reasons = []schemas.Reason{{Code: schemas.CodeInternalError}} }},
 		{"half a batch", "announces 3 items", func(w *World) { w.Batches[0].Items = 3 }},
 		{"items without header", "has no header", func(w *World) { w.Batches = nil }},
 		{"an item twice in its batch", "announces 2 items", func(w *World) { w.Items[1].Index = 0 }},
 		{"forwarded twice", "forwarded 2 times", func(w *World) { w.Items = append(w.Items, w.Items[2]) }},
-		{"not forwarded", "forwarded 0 times", func(w *World) { w.Items = append(w.Items[:2:2], w.Items[3]) }},
+		{"not forwarded", "forwarded 0 times", func(w *World) { w.Items = slices.Delete(w.Items, 2, 3) }},
 		{"judged in a wrong partition", "was judged there", func(w *World) { w.Items[0].Misplaced = true }},
 		{"a wrong quantity", "the model goes from", func(w *World) { w.Outcomes[1].Ownership.Quantity = 7 }},
 		{"a wrong order", "the model goes from", func(w *World) {
@@ -79,11 +171,58 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"a changelog behind", "the changelog 2", func(w *World) { w.State["t\x00u\x00s"] = schemas.OwnershipState{Quantity: 2, Version: 3} }},
 		{"a record that should be gone", "the model has nothing, the changelog", func(w *World) { w.State["t\x00v\x00s"] = schemas.OwnershipState{Quantity: 2} }},
 		{"a view behind", "the view 2", func(w *World) { w.Ownership["t\x00u\x00s"] = 2 }},
-		{"a row missing", "is in no table", func(w *World) { w.Tables["ownership"] = w.Tables["ownership"][1:] }},
+		{"a row missing", "at ownership.processed/1@0 has no row", func(w *World) { w.Tables["ownership"] = w.Tables["ownership"][1:] }},
 		{"a row twice", "has two rows", func(w *World) { w.Tables["ownership"] = append(w.Tables["ownership"], w.Tables["ownership"][0]) }},
-		{"a row of an aborted record", "no committed record lies", func(w *World) {
+		{"a row of an aborted record", "no committed record for it lies", func(w *World) {
 			w.Tables["ownership"] = append(w.Tables["ownership"], Row{Position{"ownership.processed", 0, 77}, "t", "y"})
 		}},
+		{"a sale judged and not kept", "neither a match nor an unmatched sale", func(w *World) { w.Outcomes[4].Unmatched = nil }},
+		{"a sale under another key", `says "T"`, func(w *World) { w.Outcomes[3].Sale.SaleKey = "T" }},
+		{"a sale of another version", "of version 7", func(w *World) { w.Outcomes[4].Unmatched.Version = 7 }},
+		{"a sale's version that does not grow", "comes after version", func(w *World) {
+			w.Items[4].Offset, w.Outcomes[3].SourceOffset, w.Outcomes[3].Sale.Version = 1, 1, 1
+			w.Items[5].Partition, w.Outcomes[4].SourcePartition = 9, 9
+		}},
+		{"an earlier sale shown", "the view {Version:0", func(w *World) { w.Sales["t\x00S"] = SaleNow{ID: w.Items[4].ID, CallID: "c1", Value: "0"} }},
+		{"a sale not shown", "the view nothing", func(w *World) { clear(w.Sales) }},
+		{"a sale that nobody sent", "the model has nothing", func(w *World) { w.Sales["t\x00T"] = SaleNow{} }},
+		{"an unmatched sale not among sales", "at sales.unprocessed", func(w *World) { w.Tables["sales"] = w.Tables["sales"][:1] }},
+		{"an unmatched sale not among the unprocessed", "at sales.unprocessed", func(w *World) { w.Tables["unprocessed"] = nil }},
+		{"a call that was there overlooked", "is unmatched at", func(w *World) { w.Items[5].Sale.MHID = ptr("M") }},
+		{"a match with no call", "which is not there", func(w *World) { w.Outcomes[3].Sale.CallID = "c9" }},
+		{"a match with a stranger's call", "does not share it", func(w *World) { w.Items[4].Sale.MHID = ptr("N") }},
+		{"a match outside the window", "outside its window", func(w *World) { w.Items[4].Sale.Date = ptr(noon.AddDate(0, 3, 0)) }},
+		{"a match with the worse call", "a better one was there", func(w *World) {
+			w.Items[4].Appended = noon.Add(time.Hour)
+			w.Records[2].Call.StartedAt = noon.Add(-time.Minute)
+		}},
+		{"an old fact shown", "the topic's last is", func(w *World) {
+			w.Facts["calls"]["t/c1"] = FactNow{schemas.FactVersion(w.Records[0].Appended, 0), w.Records[0].Text}
+		}},
+		{"a fact missing", "the topic's last is", func(w *World) { delete(w.Facts["calls"], "t/c2") }},
+		{"a deleted fact shown", "the topic's last is", func(w *World) { w.Facts["calls"]["t/c3"] = FactNow{Version: 1, Text: "x"} }},
+		{"a fact of another content", "the topic's last is", func(w *World) {
+			now := w.Facts["calls"]["t/c1"]
+			w.Facts["calls"]["t/c1"] = FactNow{now.Version, w.Records[0].Text}
+		}},
+		{"a fact that nobody sent", "the topic has nothing", func(w *World) { w.Facts["calls"]["t/c4"] = FactNow{Version: 1} }},
+		{"an acknowledged fact lost", "m6 was accepted and is not there", func(w *World) { w.Records = w.Records[1:] }},
+		{"a record of the API lost", "and it is not", func(w *World) { w.Records = w.Records[:2] }},
+		{"a record of the API twice", "lies at", func(w *World) { w.Records = append(w.Records, w.Records[2]) }},
+		{"a record of the API without outcome", "has no outcome", func(w *World) { w.Outcomes[5].Reference.Kind = "stock" }},
+		{"a record of the API under another id", "says c9 of t", func(w *World) { w.Outcomes[5].Reference.OwnID = "c9" }},
+		{"two outcomes of a record of the API", "has outcomes at", func(w *World) { w.Outcomes = append(w.Outcomes, w.Outcomes[5]) }},
+		{"a good fact dead", "can be read and is a dead letter", func(w *World) { w.Dead[w.Records[0].Position] = true }},
+		{"a repeated request with an effect", "was passed on, and so was", func(w *World) { w.header(repeatBatch, 0) }},
+		{"a first request without effect", "was not passed on", func(w *World) { w.Batches = slices.Delete(w.Batches, 1, 2) }},
+		{"a request without answer", "has 0 answers", func(w *World) { w.Answers = w.Answers[:1] }},
+		{"a request with two answers", "has 2 answers", func(w *World) { w.Answers = append(w.Answers, w.Answers[1]) }},
+		{"a request told wrong", "says accepted", func(w *World) { w.Answers[1].Verdict = schemas.RequestAccepted }},
+		{"a request told of another batch", "of number 9", func(w *World) { w.Answers[1].Number = 9 }},
+		{"a request elsewhere", "wrong partition", func(w *World) { w.Requests[0].Partition += 4 }},
+		{"an answer to nobody", "of which there is no request", func(w *World) { w.Requests = w.Requests[:2] }},
+		{"a key forgotten", "the view nothing", func(w *World) { clear(w.Remembered) }},
+		{"a key remembered of the wrong request", "the view 2123", func(w *World) { w.Remembered[w.Requests[0].Key] = schemas.Request{Batch: repeatBatch} }},
 		{"an accepted batch lost", "was accepted and is not there", func(w *World) { w.Items = w.Items[2:] }},
 		{"a refused batch there", "was refused and is there", func(w *World) { w.Items[0].Marker, w.Items[1].Marker = "m3", "m3" }},
 		{"an unknown batch half there", "1 items, 2 are there", func(w *World) { w.Items[0].Marker, w.Items[1].Marker = "m4", "m4" }},

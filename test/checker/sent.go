@@ -8,7 +8,8 @@ import (
 )
 
 // Sent is what a caller knows of a request, or of a record that it produced to a topic. Its marker is in every item: the caller's reference is
-// marker#n, or, where the door has none (HelloID), the item's source is.
+// marker#n, or, where the door has none, the source (HelloID), the description (Mediahawk) or the order number (Avon) is. All tries at one
+// request, with the same idempotency key and body, are one.
 type Sent struct {
 	Marker  string
 	Items   int
@@ -60,6 +61,11 @@ func (w *World) CheckSent(all []Sent) []string {
 	for i := range w.Outcomes {
 		if o := &w.Outcomes[i]; o.SourceOffset < 0 && o.Batch != nil {
 			add(o.Marker, *o.Batch, o.ID)
+		}
+	}
+	for i := range w.Records {
+		if r := &w.Records[i]; r.Batch == "" { // what came through the API has an outcome
+			add(r.Marker, "", r.ID)
 		}
 	}
 	for _, s := range all {

@@ -9,7 +9,8 @@
 //   - avro.go, column.go, fill.go: from the Avro bytes of a record straight into column slices, by a program that is compiled once for
 //     each writer schema; no row is ever built;
 //   - sink.go, insert.go, lease.go, takeover.go: the exactly-once protocol below; metrics.go counts it;
-//   - reports.go: queries for the doors.
+//   - moves.go: facts that are read by something else than their id;
+//   - reports.go, reports_*.go, calls.go: queries for the doors and for matching; analysts.go: users who read the rows of one tenant.
 //
 // # Exactly once, by a lease
 //

@@ -1,6 +1,6 @@
 -- What a customer bought.
 
--- Lines as they lie together by customer. The sink fills these tables from those by id, after each insert there (lines.go): a line that went
+-- Lines as they lie together by customer. The sink fills these tables from those by id, after each insert there (moves.go): a line that went
 -- to another customer, or is gone, has a deleted row where it was, with the version that took it away.
 CREATE TABLE IF NOT EXISTS {{local "order_lines_by_customer_state"}} (
     `tenant` String,

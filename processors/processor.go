@@ -45,7 +45,7 @@ const (
 )
 
 // Names lists the processors.
-func Names() []string { return []string{Upserts, Validation, Requests} }
+func Names() []string { return []string{Upserts, Validation, Matching, Requests} }
 
 // Group is the consumer group of a processor; empty for a name that is none.
 func Group(name string) string { return groups[name] }

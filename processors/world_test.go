@@ -38,11 +38,12 @@ type world struct {
 	client   *kgo.Client
 	admin    *kadm.Client
 	encoders map[string]*schemas.Encoder
+	calls    *callsTable
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, broker: stack.Kafka(t), encoders: map[string]*schemas.Encoder{}}
+	w := &world{t: t, broker: stack.Kafka(t), encoders: map[string]*schemas.Encoder{}, calls: &callsTable{}}
 	w.registry = schemas.RegistryConfig{URL: []string{stack.Registry(t)}, ConfirmAfter: 300 * time.Millisecond, RememberFor: time.Minute}
 	w.schemas = w.newRegistry()
 	if _, err := w.schemas.Register(t.Context(), false); err != nil {
@@ -96,6 +97,7 @@ func (w *world) createTopics() {
 		for _, name := range Names() {
 			_, _ = w.admin.DeleteGroups(ctx, Group(name))
 		}
+		_, _ = w.admin.DeleteGroups(ctx, schemas.GroupSink)
 		w.eventually("topics are deleted", func() error {
 			found, err := w.admin.ListTopics(ctx, names...)
 			for _, d := range found {
@@ -213,6 +215,7 @@ func (w *world) startWith(name string, change func(*Config), wrap func(*Processo
 		Kafka:    append(w.broker.Opts(), kgo.Dialer(n.dial)),
 		Registry: w.newRegistry(),
 		Epochs:   schemas.Epochs{},
+		Calls:    w.calls,
 		Log:      w.log().With("copy", nextCopy()),
 		Metrics:  prometheus.NewRegistry(),
 	}, name)
@@ -352,6 +355,8 @@ type outcome struct {
 	ownership   *schemas.OwnershipProcessed
 	event       *schemas.EventProcessed
 	referral    *schemas.ReferralProcessed
+	sale        *schemas.SaleProcessed
+	transaction *schemas.TransactionProcessed
 	unprocessed *schemas.Unprocessed
 }
 
@@ -371,6 +376,12 @@ func (w *world) outcomes(kind string) []outcome {
 		case kind == schemas.KindCustomerEvents:
 			o.event = decode[schemas.EventProcessed](w, schemas.EventProcessedSchema, rec.Value)
 			o.Outcome = o.event.Outcome
+		case kind == schemas.KindSales:
+			o.sale = decode[schemas.SaleProcessed](w, schemas.SaleProcessedSchema, rec.Value)
+			o.Outcome = o.sale.Outcome
+		case kind == schemas.KindTransactions:
+			o.transaction = decode[schemas.TransactionProcessed](w, schemas.TransactionProcessedSchema, rec.Value)
+			o.Outcome = o.transaction.Outcome
 		default:
 			o.referral = decode[schemas.ReferralProcessed](w, schemas.ReferralProcessedSchema, rec.Value)
 			o.Outcome = o.referral.Outcome

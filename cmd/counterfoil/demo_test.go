@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"log/slog"
 	"testing"
@@ -15,6 +16,13 @@ import (
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/schemas"
 )
+
+// noCalls finds nothing: these tests have no ClickHouse.
+type noCalls struct{}
+
+func (noCalls) FindCalls(context.Context, []schemas.CallQuery) ([]schemas.CallsFound, error) {
+	return nil, errors.New("there are no calls here")
+}
 
 // judge runs the processors until the test ends.
 func (x *tools) judge(t *testing.T) {
@@ -34,7 +42,7 @@ func (x *tools) judge(t *testing.T) {
 		if err := adm.CommitAllOffsets(t.Context(), processors.Group(name), starts.Offsets()); err != nil {
 			t.Fatal(err)
 		}
-		p, err := processors.New(cfg, processors.Deps{Kafka: x.broker.Opts(), Registry: x.registry, Epochs: schemas.Epochs{},
+		p, err := processors.New(cfg, processors.Deps{Kafka: x.broker.Opts(), Registry: x.registry, Epochs: schemas.Epochs{}, Calls: noCalls{},
 			Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}, name)
 		if err != nil {
 			t.Fatal(err)

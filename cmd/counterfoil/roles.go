@@ -77,7 +77,7 @@ func (p *parts) process() (map[string]role, error) {
 	roles := map[string]role{}
 	for _, name := range processors.Names() {
 		r, err := processors.New(p.cfg.Process, processors.Deps{
-			Kafka: p.kafka, Registry: p.registry, Epochs: p.epochs, Log: p.log, Metrics: p.metrics,
+			Kafka: p.kafka, Registry: p.registry, Epochs: p.epochs, Calls: p.conn, Log: p.log, Metrics: p.metrics,
 		}, name)
 		if err != nil {
 			return nil, err

@@ -137,3 +137,18 @@ func TestCreateAnalystRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The engine here makes no users; what a server is told is at least its language.
+func TestCreateAnalystSpeaksSQL(t *testing.T) {
+	r := newAnalystRig(t)
+	statements := r.conn.analystSQL("bob", strings.Repeat("0", 64), `o'neill & sons\`)
+	if len(statements) < 4*len(AnalystTables()) {
+		t.Errorf("%d statements for %d tables", len(statements), len(AnalystTables()))
+	}
+	for _, s := range statements {
+		var read string
+		if err := r.conn.any.QueryRow(t.Context(), "SELECT formatQuerySingleLine(?)", s).Scan(&read); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+}

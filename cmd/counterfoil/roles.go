@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/ingest/avon"
 	"github.com/counterfoil/counterfoil/ingest/crmcom"
 	"github.com/counterfoil/counterfoil/ingest/helloid"
 	"github.com/counterfoil/counterfoil/ingest/mediahawk"
@@ -115,6 +116,7 @@ func (p *parts) ingest(checks map[string]func() error) (*ingest.Service, map[str
 	crmcom.New(service).Register(service.Mux())
 	helloid.New(service, reports).Register(service.Mux())
 	mediahawk.New(service, reports).Register(service.Mux())
+	avon.New(service).Register(service.Mux())
 	return service, map[string]role{"ingest": service, "keys": keys}, nil
 }
 

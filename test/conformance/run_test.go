@@ -77,7 +77,7 @@ func TestTranscripts(t *testing.T) {
 func counts(up *harness.Up) string {
 	up.WaitDrained(30 * time.Second)
 	var all []string
-	for _, table := range []string{"batches", "ownership", "customer_events", "referrals", "unprocessed", "dead_letters"} {
+	for _, table := range []string{"batches", "ownership", "customer_events", "referrals", "transactions", "unprocessed", "dead_letters"} {
 		all = append(all, fmt.Sprintf("%s %s", table, up.SQL("SELECT count() FROM "+table)))
 	}
 	return strings.Join(all, ", ")

@@ -5,6 +5,7 @@ package faults
 import (
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func check(t *testing.T, p *harness.Parts, l *load.Load) {
 		t.Fatal(err)
 	}
 	t.Logf("%d batches, %d items, %d outcomes", len(w.Batches), len(w.Items), len(w.Outcomes))
-	if found := append(w.Check(), w.CheckSent(sent)...); len(found) > 0 {
+	if found := slices.Concat(w.Check(), w.CheckSent(sent), l.Wrong()); len(found) > 0 {
 		t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
 	}
 	accepted := 0

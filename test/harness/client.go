@@ -19,6 +19,7 @@ type Client struct {
 	Key   Key
 	HTTP  *http.Client
 	token string // CRM.COM
+	keyed string // Idempotency-Key
 }
 
 // NewClient makes a client with connections of its own.
@@ -39,13 +40,24 @@ func (c *Client) At(url string) *Client {
 	return &other
 }
 
+// Keyed is the same client, which sends an Idempotency-Key with every request.
+func (c *Client) Keyed(key string) *Client {
+	other := *c
+	other.keyed = key
+	return &other
+}
+
 // Answer is what came back.
 type Answer struct {
 	Status int // HTTP
 	Header http.Header
 	Body   []byte
 	CRM    *CRMAnswer // of CRM.COM, where the body is one
+	keyed  bool
 }
+
+// Replayed says that the answer is that of an earlier request with the same Idempotency-Key.
+func (a *Answer) Replayed() bool { return a.Header.Get("Idempotent-Replayed") == "true" }
 
 // CRMAnswer is CRM.COM's envelope.
 type CRMAnswer struct {
@@ -75,7 +87,7 @@ type CRMUnprocessed struct {
 type Verdict int
 
 // Verdicts. Unknown is an answer that never came, and every 5xx but 503: the batch is there whole or not at all. 503 promises that nothing was
-// done.
+// done, but where the request had an Idempotency-Key.
 const (
 	Unknown Verdict = iota
 	Accepted
@@ -85,7 +97,7 @@ const (
 // Verdict says whether the batch was accepted: a 2xx, and with CRM.COM, which answers 200 to refused calls, one of its codes for that.
 func (a *Answer) Verdict() Verdict {
 	switch {
-	case a == nil || a.Status >= 500 && a.Status != http.StatusServiceUnavailable:
+	case a == nil || a.Status >= 500 && (a.keyed || a.Status != http.StatusServiceUnavailable):
 		return Unknown
 	case a.Status >= 300:
 		return Refused
@@ -105,11 +117,19 @@ func (c *Client) Post(ctx context.Context, path string, body any) (*Answer, erro
 			return nil, err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+path, bytes.NewReader(text))
+	return c.PostAs(ctx, path, "application/json", text)
+}
+
+// PostAs sends a body of a media type.
+func (c *Client) PostAs(ctx context.Context, path, mediaType string, body []byte) (*Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", mediaType)
+	if c.keyed != "" {
+		req.Header.Set("Idempotency-Key", c.keyed)
+	}
 	return c.do(req)
 }
 
@@ -133,12 +153,27 @@ func (c *Client) do(req *http.Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Answer{Status: res.StatusCode, Header: res.Header, Body: body}, nil
+	return &Answer{Status: res.StatusCode, Header: res.Header, Body: body, keyed: c.keyed != ""}, nil
 }
 
 // HelloID sends changes of ownership, each a JSON object, to the batch route.
 func (c *Client) HelloID(ctx context.Context, items any) (*Answer, error) {
 	return c.Post(ctx, "/api/v1/productownership/batch/", items)
+}
+
+// Mediahawk sends sales, each a JSON object, with a lookback of months.
+func (c *Client) Mediahawk(ctx context.Context, lookback int, sales any) (*Answer, error) {
+	return c.Post(ctx, "/rest/v2_0/sales/batches", map[string]any{"lookback": lookback, "sales": sales})
+}
+
+// Avon sends financial transactions, each a JSON object.
+func (c *Client) Avon(ctx context.Context, transactions any) (*Answer, error) {
+	return c.Post(ctx, "/financial-transaction-batches", map[string]any{"financialTransactions": transactions})
+}
+
+// V1 sends items of a kind, each a JSON object, to our own API.
+func (c *Client) V1(ctx context.Context, kind string, items any) (*Answer, error) {
+	return c.Post(ctx, "/v1/"+kind, items)
 }
 
 // LogIn gets the token that CRM sends. The test ends when it fails.

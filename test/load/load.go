@@ -1,6 +1,9 @@
 // Package load sends a mixture of requests and records for a tenant, from several workers, and keeps what each was told, for the checker. The
-// mixture holds good and bad items of all kinds, changes of few keys from many callers, records produced straight to Kafka, half of them
-// to a wrong partition, and rows that are refused at the door. It is drawn from a seed.
+// mixture holds good and bad items of all kinds, changes of few keys from many callers, facts that are sent again and deleted, requests that are
+// repeated with their idempotency key until they have an answer and after it, records produced straight to Kafka, most of them to a wrong
+// partition, and rows that are refused at the door. It is drawn from a seed.
+//
+// Files: load.go the workers; requests.go what they send; records.go what is produced to Kafka.
 package load
 
 import (
@@ -21,11 +24,18 @@ import (
 // Tenant is the tenant that sends.
 const Tenant = "load"
 
+// How many there are of what the mixture names.
 const (
 	accounts     = 50
 	participants = 5000
 	users        = 20
 	products     = 10
+	sales        = 40 // ids that sales share
+	calls        = 200
+	visitors     = 30 // MHIDs that calls share
+	callers      = 50 // numbers that calls share
+	lines        = 100
+	customers    = 5
 )
 
 // Load is a running mixture.
@@ -35,9 +45,10 @@ type Load struct {
 	kafka   *kgo.Client
 	n       int32 // partitions
 
-	mu   sync.Mutex
-	sent []checker.Sent
-	why  map[string]int // what became of requests
+	mu    sync.Mutex
+	sent  []checker.Sent
+	why   map[string]int // what became of requests
+	wrong []string
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -82,12 +93,8 @@ func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int
 	for w := range workers {
 		l.done.Go(func() { l.work(ctx, w, rand.New(rand.NewPCG(seed, uint64(w)))) })
 	}
-	values := make([][]byte, users)
-	for i := range values {
-		user, sku, by := fmt.Sprintf("User-%d", i), fmt.Sprintf("sku-%d", i%products), int64(i%5-1)
-		values[i] = p.Encode(schemas.KindOwnership, &schemas.Ownership{UserName: &user, ProductSKU: &sku, IncreaseQuantityBy: &by})
-	}
-	l.done.Go(func() { l.produce(ctx, values, rand.New(rand.NewPCG(seed, 1<<32))) })
+	producer := newProducer(t, p)
+	l.done.Go(func() { l.produce(ctx, producer, rand.New(rand.NewPCG(seed, 1<<32))) })
 	t.Cleanup(func() {
 		cancel()
 		kafka.Close() // first: records for a broker that is gone would be waited for
@@ -129,108 +136,112 @@ func (l *Load) note(s checker.Sent, why string) {
 func (l *Load) work(ctx context.Context, worker int, r *rand.Rand) {
 	for n := 0; ctx.Err() == nil; n++ {
 		marker := fmt.Sprintf("%s-%d-%d", l.name, worker, n)
-		client := l.clients[r.IntN(len(l.clients))]
-		// A request that is under way when the load stops is waited for: its fate should be known.
-		call, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		items, answer, err := send(call, client, marker, r)
-		cancel()
-		s := checker.Sent{Marker: marker, Items: items, Verdict: answer.Verdict()}
-		if err != nil {
-			l.note(s, "no answer")
-			time.Sleep(50 * time.Millisecond)
+		req := draw(marker, r)
+		if r.IntN(4) == 0 {
+			l.insist(marker, req, r)
 			continue
 		}
-		l.note(s, fmt.Sprint(answer.Status))
-		if answer.Status >= 500 {
-			time.Sleep(50 * time.Millisecond)
-		}
+		l.try(marker, req, l.clients[r.IntN(len(l.clients))])
 	}
 }
 
-type row map[string]any
-
-// send sends one request of a kind that the dice choose.
-func send(ctx context.Context, c *harness.Client, marker string, r *rand.Rand) (items int, answer *harness.Answer, err error) {
-	switch r.IntN(5) {
-	case 0, 1:
-		changes := make([]row, 1+r.IntN(30))
-		for i := range changes {
-			ch := row{"UserName": fmt.Sprintf("user-%d", r.IntN(users)), "ProductSKU": fmt.Sprintf("SKU-%d", r.IntN(products)), "Source": checker.Mark(marker, i)}
-			switch r.IntN(6) {
-			case 0:
-				ch["HasProduct"] = r.IntN(2) == 0
-			case 1:
-				ch["Quantity"] = r.IntN(10)
-			case 2:
-				ch["IncreaseQuantityBy"] = r.IntN(11) - 5
-			}
-			changes[i] = ch
-		}
-		answer, err = c.HelloID(ctx, changes)
-		return len(changes), answer, err
-	case 2:
-		rows := make([]row, 1+r.IntN(50))
-		for i := range rows {
-			rows[i] = event(marker, i, r)
-			rows[i]["website"] = "www.example.org"
-			if r.IntN(20) == 0 {
-				rows[i]["performed_on"] = []int{7} // refused at the door
-			}
-		}
-		answer, err = c.Web(ctx, rows)
-		return len(rows), answer, err
-	case 3:
-		rows := make([]row, 1+r.IntN(30))
-		for i := range rows {
-			rows[i] = event(marker, i, r)
-			rows[i]["reference_number"] = marker
-			rows[i]["products_set"] = []row{{"product_identifier": row{"code": "LAMP"}, "net_amount": 50, "vat_amount": 10, "total_amount": 60}}
-		}
-		answer, err = c.CRM(ctx, "purchases", "purchase_customer_events_set", rows)
-		return len(rows), answer, err
-	default:
-		rows := make([]row, 1+r.IntN(5))
-		for i := range rows {
-			rows[i] = row{
-				"request_unique_identifier": checker.Mark(marker, i), "performed_by_unit_identifier": row{"name": "Unit"}, "performed_on": "2016-06-22",
-				"referred_rewards_participant_identifier":    row{"number": participant(r.IntN(participants))},
-				"referred_by_rewards_participant_identifier": row{"number": participant(r.IntN(participants))},
-			}
-		}
-		answer, err = c.CRM(ctx, "referrals", "referral_customer_events_set", rows)
-		return len(rows), answer, err
-	}
+// try sends a request once and notes its fate. One that is under way when the load stops is waited for: its fate should be known.
+func (l *Load) try(marker string, req request, c *harness.Client) *harness.Answer {
+	s := checker.Sent{Marker: marker, Items: req.items}
+	answer := post(req, c)
+	s.Verdict = answer.Verdict()
+	l.note(s, told(answer))
+	return answer
 }
 
-// event is what all kinds of rows need; one in ten names an account that does not exist.
-func event(marker string, i int, r *rand.Rand) row {
-	return row{
-		"request_unique_identifier": checker.Mark(marker, i), "accounts_receivable_identifier": row{"number": account(r.IntN(accounts * 10 / 9))},
-		"performed_by_unit_identifier": row{"name": "Unit"}, "performed_on": "2016-06-22T15:00:00",
+// post sends a request; the answer is nil where none came. Where the other side has trouble it pauses.
+func post(req request, c *harness.Client) *harness.Answer {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	answer, err := req.post(ctx, c)
+	if err != nil {
+		answer = nil
 	}
-}
-
-// produce writes changes of ownership straight to Kafka, in groups, to any partition.
-func (l *Load) produce(ctx context.Context, values [][]byte, r *rand.Rand) {
-	for n := 0; ctx.Err() == nil; n++ {
-		var records []*kgo.Record
-		for i := range 1 + r.IntN(20) {
-			env := schemas.Envelope{Tenant: Tenant, Reply: -1}
-			ref := checker.Mark(fmt.Sprintf("%s-kafka-%d-%d", l.name, n, i), 0)
-			env.Ref = &ref
-			records = append(records, &kgo.Record{
-				Topic: schemas.KindOwnership, Partition: r.Int32N(l.n), Value: values[r.IntN(len(values))], Headers: env.Headers(nil),
-			})
-		}
-		call, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		for i, res := range l.kafka.ProduceSync(call, records...) {
-			s := checker.Sent{Marker: fmt.Sprintf("%s-kafka-%d-%d", l.name, n, i), Items: 1, Verdict: harness.Accepted}
-			if res.Err != nil {
-				s.Verdict = harness.Unknown
-			}
-			l.note(s, map[bool]string{true: "produced", false: "not produced"}[res.Err == nil])
-		}
-		cancel()
+	if answer == nil || answer.Status >= 500 {
 		time.Sleep(50 * time.Millisecond)
 	}
+	return answer
+}
+
+func told(a *harness.Answer) string {
+	if a == nil {
+		return "no answer"
+	}
+	return fmt.Sprint(a.Status)
+}
+
+// insist sends a request with an idempotency key until its fate is known, perhaps to several copies in turn and two at a time, and then, perhaps,
+// once more and with another body. All tries at one body are one request.
+func (l *Load) insist(marker string, req request, r *rand.Rand) {
+	const tries = 20 // with their pauses enough for a restart
+	client := func() *harness.Client { return l.clients[r.IntN(len(l.clients))].Keyed(marker) }
+	verdict, answered := harness.Unknown, ""
+	add := func(a *harness.Answer) {
+		switch v := a.Verdict(); {
+		case verdict == harness.Unknown:
+			verdict, answered = v, told(a)
+		case v != harness.Unknown && v != verdict:
+			l.complain("%s was answered with %s, and then %d %s", marker, answered, a.Status, a.Body)
+		}
+	}
+	if r.IntN(3) == 0 {
+		var racing sync.WaitGroup
+		answers := make([]*harness.Answer, 2)
+		for i := range answers {
+			c := client()
+			racing.Go(func() { answers[i] = post(req, c) })
+		}
+		racing.Wait()
+		for _, a := range answers {
+			add(a)
+		}
+		if answers[0].Verdict() == harness.Accepted && answers[1].Verdict() == harness.Accepted && answers[0].Replayed() == answers[1].Replayed() {
+			l.complain("%s: two requests raced with one key, and both were answered with replayed = %t", marker, answers[0].Replayed())
+		}
+	}
+	for n := 0; n < tries && verdict == harness.Unknown; n++ {
+		if n > 0 {
+			time.Sleep(200 * time.Millisecond)
+		}
+		add(post(req, client()))
+	}
+	l.note(checker.Sent{Marker: marker, Items: req.items, Verdict: verdict}, "with a key: "+answered)
+	if verdict != harness.Accepted {
+		return
+	}
+	if r.IntN(2) == 0 {
+		a := post(req, client())
+		add(a)
+		if a.Verdict() == harness.Accepted && !a.Replayed() {
+			l.complain("%s was accepted, and accepted anew when it was repeated", marker)
+		}
+	}
+	if other := marker + "-other"; r.IntN(4) == 0 {
+		// Another body of the same kind, by the same dice, at the same route.
+		changed := req.again(other)
+		a := post(changed, client())
+		if a.Verdict() == harness.Accepted {
+			l.complain("%s was accepted, and so was another body with its key", marker)
+		}
+		l.note(checker.Sent{Marker: other, Items: changed.items, Verdict: a.Verdict()}, "with a used key: "+told(a))
+	}
+}
+
+// complain keeps what the answers alone show to be wrong.
+func (l *Load) complain(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
+}
+
+// Wrong is what the answers alone showed to be wrong.
+func (l *Load) Wrong() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wrong
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/ingest/avon"
+	"github.com/counterfoil/counterfoil/ingest/caliq"
 	"github.com/counterfoil/counterfoil/ingest/crmcom"
 	"github.com/counterfoil/counterfoil/ingest/helloid"
 	"github.com/counterfoil/counterfoil/ingest/mediahawk"
@@ -117,6 +118,7 @@ func (p *parts) ingest(checks map[string]func() error) (*ingest.Service, map[str
 	helloid.New(service, reports).Register(service.Mux())
 	mediahawk.New(service, reports).Register(service.Mux())
 	avon.New(service).Register(service.Mux())
+	caliq.New(service, reports).Register(service.Mux())
 	return service, map[string]role{"ingest": service, "keys": keys}, nil
 }
 

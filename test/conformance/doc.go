@@ -8,7 +8,7 @@
 // A transcript is a txtar file below testdata. Its comment says what it shows. Lines of the comment that begin with @ are directives:
 //
 //	@demo   run as the demo tenant that `counterfoil up` fills, and on the first start only; otherwise each run has a tenant of its own
-//	        with the references of the demo tenant and those of references_test.go
+//	        with the references of the demo tenant, those of references_test.go and the facts of facts_test.go
 //
 // Its files are steps, in order:
 //
@@ -20,7 +20,8 @@
 //
 // All steps are Go templates. Without arguments token, key, keyID, keySecret and basic (user:password in base64) belong to the file's tenant;
 // with the name of another key (see run_test.go) to that. tenant is the file's tenant. repeat N SEP TEXT writes TEXT N times, with its number
-// for each #. expired, forged and tokenOf KEY are tokens that no login gives. id NAME is the identifier of a reference of references_test.go. saved NAME is what an earlier answer had at <save NAME>.
+// for each #. expired, forged and tokenOf KEY are tokens that no login gives. id NAME is the identifier of a reference of references_test.go or
+// facts_test.go, day N the day N days from today, as 20060102. saved NAME is what an earlier answer had at <save NAME>.
 //
 // A JSON body is compared by structure: numbers by their digits, texts exactly. In its texts and in headers, these stand for values that are
 // not known before:

@@ -43,6 +43,7 @@ func TestTranscripts(t *testing.T) {
 		}
 		up.CopyReferences("demo", tenants...)
 		putReferences(&up.Parts, tenants...)
+		putFacts(&up.Parts, tenants...)
 		for _, k := range []harness.Key{keys["other"], mine[transcripts[len(transcripts)-1].name]} {
 			harness.NewClient(up.URL, k).LogIn(t) // until ingest knows the last of the keys
 		}
@@ -77,7 +78,7 @@ func TestTranscripts(t *testing.T) {
 func counts(up *harness.Up) string {
 	up.WaitDrained(30 * time.Second)
 	var all []string
-	for _, table := range []string{"batches", "ownership", "customer_events", "referrals", "transactions", "unprocessed", "dead_letters"} {
+	for _, table := range []string{"batches", "ownership", "customer_events", "referrals", "sales", "transactions", "unprocessed", "dead_letters"} {
 		all = append(all, fmt.Sprintf("%s %s", table, up.SQL("SELECT count() FROM "+table)))
 	}
 	return strings.Join(all, ", ")

@@ -148,6 +148,7 @@ func (r *runner) render(text string) string {
 			return strings.Join(all, sep)
 		},
 		"id":    id,
+		"day":   func(days int) string { return day(days).Format("20060102") },
 		"lower": strings.ToLower,
 		// The tokens that login cannot be brought to make: one that has expired, one signed by somebody else, one of a key that is disabled.
 		"expired": func() string { return r.sign(tokenSecret, r.me, -time.Second) },

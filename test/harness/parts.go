@@ -87,8 +87,8 @@ func (p *Parts) Encode(topic string, v any) []byte {
 	return value
 }
 
-// References makes records of a reference topic for a tenant, for [Parts.Produce].
-func References[R schemas.Reference](p *Parts, topic, tenant string, all ...R) []*kgo.Record {
+// References makes records of a reference or fact topic for a tenant, for [Parts.Produce].
+func References[R interface{ OwnID() string }](p *Parts, topic, tenant string, all ...R) []*kgo.Record {
 	p.t.Helper()
 	records := make([]*kgo.Record, len(all))
 	for i, r := range all {

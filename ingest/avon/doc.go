@@ -23,8 +23,10 @@
 //	a value that cannot be converted        400 SerializationException, errors[] names                   ServiceStack drops the value, logs it
 //	                                        FinancialTransactions[2].TransactionAmount, nothing is       and answers 200: money would be lost
 //	                                        stored
-//	a body without a Content-Type, or with  400; on a pre-defined route without one the format           ServiceStack ignores the body and
-//	an unknown one                          of the path counts                                           answers 200
+//	a body without a Content-Type, or with  400 on the documented route; on a pre-defined one the        ServiceStack ignores the body and
+//	an unknown one                          format of the path counts, below /api it is JSON             answers 200
+//	a form without the list                 400                                                          JSON that curl calls a form would be
+//	                                                                                                     lost
 //	the list twice, also as body and URL    400                                                          one of the two would be lost
 //	a member twice in a transaction, a      400                                                          the same
 //	column twice
@@ -40,7 +42,7 @@
 //	                                        the year 1 is absent; no dd/MM/yyyy                          the server's culture
 //	XML                                     members in any order and case; the contract's namespace or   the serialiser drops what is not in the
 //	                                        none; what else stands in the list is refused                alphabet's order
-//	CSV                                     a header without any known name is refused, and so is a      each row would become an empty
+//	CSV                                     a first line without any known name is refused, and so is a  each row would become an empty
 //	                                        row with too many fields; a line break in quotes is LF       transaction
 //	Accept                                  qualities count, lists are split, text/jsv, text/json,       the page asks for text/jsv; ServiceStack
 //	                                        text/xml are known, HTML is answered with JSON               does not see it

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -93,7 +94,7 @@ func wellFormed(t *testing.T, status *responseStatus) {
 	}
 	b = formatResponse(output{format: formatXML}, status)
 	for d := xml.NewDecoder(strings.NewReader(string(b))); ; {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatalf("not XML: %s: %v", b, err)

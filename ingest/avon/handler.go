@@ -33,8 +33,9 @@ func New(svc Service) *Adapter { return &Adapter{svc} }
 // route is what a path says of a request.
 type route struct {
 	known  bool
-	format format // that the path names; of a pre-defined route the body's too, where it has no type
-	suffix bool   // the format is a suffix: nothing else chooses the answer's
+	format format // of the answer, as the path says
+	suffix bool   // it is a suffix: nothing else chooses the answer's format
+	body   format // of a body without a known type; on the documented route there is none
 	oneWay bool   // the answer has no body
 	auto   bool   // the body is an array of request DTOs
 }
@@ -79,7 +80,7 @@ func spellings(word string) []string {
 
 // predefined reads /json/reply/FinancialTransactionsBatchCreate and its kind.
 func predefined(r *http.Request, f format) route {
-	rt := route{format: f}
+	rt := route{format: f, body: f}
 	name := r.PathValue("operation")
 	name, rt.auto = strings.CutSuffix(name, "[]")
 	verb := r.PathValue("verb")
@@ -90,7 +91,7 @@ func predefined(r *http.Request, f format) route {
 
 // apiRoute reads /api/FinancialTransactionsBatchCreate[.format], which newer servers have.
 func apiRoute(r *http.Request) route {
-	var rt route
+	rt := route{body: formatJSON}
 	name, suffix, found := strings.Cut(r.PathValue("operation"), ".")
 	if found {
 		rt.format, rt.suffix = suffixes[strings.ToLower(suffix)], true

@@ -69,14 +69,14 @@ func mediaType(header string) string {
 	return strings.ToLower(strings.TrimSpace(t))
 }
 
-// bodyFormat is the format of a request's body: by Content-Type, or on a pre-defined route without one by the path.
+// bodyFormat is the format of a request's body, by Content-Type or else by the route.
 func bodyFormat(r *http.Request, rt *route) (f format, boundary string) {
 	header := r.Header.Get("Content-Type")
-	t := mediaType(header)
-	if t == "" && !rt.suffix {
-		return rt.format, ""
+	f, known := byType[mediaType(header)]
+	if !known {
+		return rt.body, ""
 	}
-	if f = byType[t]; f == formatParts {
+	if f == formatParts {
 		_, params, err := mime.ParseMediaType(header)
 		if boundary = params["boundary"]; err != nil || boundary == "" {
 			return noFormat, ""
@@ -135,28 +135,32 @@ func accepted(r *http.Request) output {
 	for _, header := range r.Header.Values("Accept") {
 		for entry := range strings.SplitSeq(header, ",") {
 			t, quality := acceptedType(entry)
-			o, rank := output{format: byType[t], alias: t}, 0
-			switch {
-			case t == "*/*":
-				o, rank = output{format: byType[sent], alias: sent}, 2
-				if o.format == noFormat || o.format >= formatForm {
-					o = output{format: formatJSON}
-				}
-			case t == "text/html":
-				o, rank = output{format: formatJSON}, 5
-			case o.format == noFormat || o.format >= formatForm:
-				continue
-			case t == sent:
-				rank = 6
-			default:
-				rank = [...]int{formatJSON: 5, formatXML: 4, formatJSV: 3, formatCSV: 1}[o.format]
-			}
-			if quality > bestQuality || quality == bestQuality && rank > bestRank && quality > 0 {
+			o, rank := offer(t, sent)
+			if rank > 0 && (quality > bestQuality || quality > 0 && quality == bestQuality && rank > bestRank) {
 				best, bestQuality, bestRank = o, quality, rank
 			}
 		}
 	}
 	return best
+}
+
+// offer is the form for an accepted type, and its rank among those of one quality, larger ones first; 0: it is none of ours.
+func offer(t, sent string) (o output, rank int) {
+	o = output{format: byType[t], alias: t}
+	switch {
+	case t == "text/html":
+		return output{format: formatJSON}, 5
+	case t == "*/*":
+		if o = (output{format: byType[sent], alias: sent}); o.format == noFormat || o.format >= formatForm {
+			o = output{format: formatJSON}
+		}
+		return o, 2
+	case o.format == noFormat || o.format >= formatForm:
+		return output{}, 0
+	case o.format == byType[sent]:
+		return o, 6
+	}
+	return o, [...]int{formatJSON: 5, formatXML: 4, formatJSV: 3, formatCSV: 1}[o.format]
 }
 
 // acceptedType is the media type and the quality of an element of Accept. A quality that cannot be read counts as none given.

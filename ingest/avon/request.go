@@ -2,7 +2,9 @@ package avon
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -237,8 +239,12 @@ func (q *request) one(b body) error {
 	if err != nil {
 		return err
 	}
-	for name, all := range values {
-		q.unknown(name, strings.Join(all, ","))
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		q.unknown(name, strings.Join(values[name], ","))
+	}
+	if !hasList(values) && !hasList(b.query) {
+		// Text of another format looks like a form with a strange name: curl sends it so where nobody tells it the type.
+		return &malformed{"the form has no " + list}
 	}
 	return q.parameters(values)
 }

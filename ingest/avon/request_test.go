@@ -237,6 +237,8 @@ func TestFormatsSayTheSame(t *testing.T) {
 			{"form in parts", partsType, Path, parts},
 			{"URL", "", Path + "?financialTransactions=" + url.QueryEscape(list), ""},
 			{"pre-defined route", "", "/jsv/reply/FinancialTransactionsBatchCreate", inJSV(want, small, "")},
+			{"pre-defined route, an unknown type", "text/plain", "/csv/reply/FinancialTransactionsBatchCreate", inCSV(want, small)},
+			{"pre-defined route of JSON", "", "/api/FinancialTransactionsBatchCreate.xml", inJSON(want, small, false)},
 		} {
 			core := &core{t: t}
 			w := serve(core, "POST", c.path, http.Header{"Content-Type": {c.contentType}}, c.body)
@@ -352,7 +354,7 @@ func TestRefusesByName(t *testing.T) {
 		{"form", "application/x-www-form-urlencoded", "FinancialTransactions=" + url.QueryEscape("[{taxRate:x}]"), []string{"FinancialTransactions[0].TaxRate: 'x' is an Invalid value for 'TaxRate'"}},
 		{"form: cut off", "application/x-www-form-urlencoded", "FinancialTransactions=[{taxRate:1}", []string{"FinancialTransactions: '[{taxRate:1}' is an Invalid value for 'FinancialTransactions': unexpected end, a ] is missing at line 1, column 13"}},
 		{"form: an object", "application/x-www-form-urlencoded", "FinancialTransactions={}", []string{"FinancialTransactions"}},
-		{"form: flat members", "application/x-www-form-urlencoded", "BeeNumberCustomer=1", []string{"BeeNumberCustomer"}},
+		{"form: flat members beside the list", "application/x-www-form-urlencoded", "BeeNumberCustomer=1&State=ON&FinancialTransactions=[]", []string{"BeeNumberCustomer", "State"}},
 		{"form: two lists", "application/x-www-form-urlencoded", "FinancialTransactions=[]&financialtransactions=[]", []string{"FinancialTransactions"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -401,7 +403,9 @@ func TestRefusesWhatCannotBeRead(t *testing.T) {
 		{"another type", Path, "text/plain", "{}", "the Content-Type must be"},
 		{"a form without a boundary", Path, "multipart/form-data", "x", "the Content-Type must be"},
 		{"no type on a suffix", Path + ".json", "", "{}", "the Content-Type must be"},
-		{"no type below /api", "/api/FinancialTransactionsBatchCreate.json", "", "{}", "the Content-Type must be"},
+		{"a form without the list", Path, "application/x-www-form-urlencoded", "BeeNumberCustomer=1", "the form has no FinancialTransactions"},
+		{"JSON called a form", Path, "application/x-www-form-urlencoded", `{"financialTransactions":[{}]}`, "the form has no FinancialTransactions"},
+		{"JSV called CSV", Path, "text/csv", `{financialTransactions:[{}]}`, "the first line names no member of a transaction"},
 		{"not UTF-8", Path, "application/json", "{\"x\":\"\xe9\"}", "the body is not UTF-8"},
 		{"a list of transactions", Path, "application/json", `[{"state":"ON"}]`, "an object is expected"},
 		{"a text", Path, "application/json", `"x"`, "an object is expected"},

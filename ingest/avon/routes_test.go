@@ -45,6 +45,7 @@ func TestNegotiation(t *testing.T) {
 		{Path, "text/csv", "application/xml, application/json", "application/json; charset=utf-8"},
 		{Path, "text/csv", "application/jsv, application/xml", "application/xml"},
 		{Path, "application/xml", "application/json, application/xml", "application/xml"},
+		{Path, "text/xml", "application/json, application/xml", "application/xml"},
 		{Path, "application/json", "application/json;q=0.5, application/xml;q=0.9", "application/xml"},
 		{Path, "application/json", "application/json;q=0.5, text/csv", "text/csv"},
 		{Path, "application/json", "application/xml;q=0, application/jsv;q=0.1", "application/jsv"},

@@ -3,6 +3,7 @@ package avon
 import (
 	"bytes"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -23,19 +24,18 @@ func (q *request) csv(body string) error {
 		return err
 	}
 	columns := make([]int, len(header)) // place of the member; -1: not known
-	known := 0
+	known := false
 	for i, name := range header {
-		if columns[i] = placeOf(strings.TrimSpace(name)); columns[i] >= 0 {
-			known++
-		}
+		columns[i] = placeOf(strings.TrimSpace(name))
+		known = known || columns[i] >= 0
+	}
+	if !known { // another separator or another format: each line would become an empty transaction, or nothing at all
+		return &malformed{"the first line names no member of a transaction; names are separated by commas"}
 	}
 	for {
 		line, err := csvLine(r)
 		if err != nil || line == nil {
 			return err
-		}
-		if known == 0 { // a list with other separators, most likely: each line would become an empty transaction
-			return &malformed{"the first line names no member of a transaction; names are separated by commas"}
 		}
 		if len(line) > len(columns) {
 			row, _ := r.FieldPos(0)
@@ -98,6 +98,16 @@ func listsIn(values url.Values) []string {
 	return found
 }
 
+// hasList reports whether a form or URL names the list, with a value or without.
+func hasList(values url.Values) bool {
+	for name := range values {
+		if strings.EqualFold(name, list) {
+			return true
+		}
+	}
+	return false
+}
+
 // formValues reads a form, urlencoded or in parts.
 func formValues(b body) (url.Values, error) {
 	if b.boundary == "" {
@@ -113,7 +123,7 @@ func formValues(b body) (url.Values, error) {
 	whole := strings.Contains(b.text, "--"+b.boundary+"--")
 	for range ingest.MaxItems {
 		part, err := r.NextPart()
-		if err == io.EOF && whole {
+		if errors.Is(err, io.EOF) && whole {
 			return values, nil
 		}
 		var v bytes.Buffer

@@ -166,7 +166,7 @@ func (x *xmlReader) unexpected(e xml.StartElement, want string) error {
 func (x *xmlReader) next() (xml.Token, error) {
 	for {
 		t, err := x.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, nil
 		}
 		if err != nil {

@@ -42,10 +42,8 @@ func TestNetDecimals(t *testing.T) {
 		if r.IntN(4) == 0 {
 			c.Sub(limit, big.NewInt(int64(r.IntN(3))))
 		}
-		zeros := int64(0)
 		if r.IntN(2) == 0 {
-			zeros = int64(r.IntN(40))
-			c.Mul(c, new(big.Int).Exp(big.NewInt(10), big.NewInt(zeros), nil))
+			c.Mul(c, new(big.Int).Exp(big.NewInt(10), big.NewInt(r.Int64N(40)), nil))
 		}
 		if r.IntN(2) == 0 {
 			c.Neg(c)

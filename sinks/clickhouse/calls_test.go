@@ -171,3 +171,63 @@ func TestFindCallsOfNothing(t *testing.T) {
 		t.Error("a day out of range is not refused")
 	}
 }
+
+// A round of 10,000 sales among BENCH_CALLS calls (default 1,000,000) of a tenth as many numbers and a third as many MHIDs, in parts as
+// inserts of half a million leave them.
+func BenchmarkFindCalls(b *testing.B) {
+	calls := 1_000_000
+	if text := os.Getenv("BENCH_CALLS"); text != "" {
+		var err error
+		calls, err = strconv.Atoi(text)
+		must(b, err)
+	}
+	conn := migrated(b)
+	const block, sales = 500_000, 10_000
+	numbers, mhids := max(1, calls/10), max(1, calls/3)
+	for from := 0; from < calls; from += block {
+		for _, t := range []struct{ table, key string }{{"calls_by_number_state", "number_key"}, {"calls_by_mhid_state", "mhid_key"}} {
+			must(b, conn.any.Exec(b.Context(), fmt.Sprintf(`INSERT INTO %s (tenant, is_deleted, version, %s, started_at, id, mhid, caller_number, campaign, source, medium, keyword)
+SELECT 'acme', 0, number, %[2]s, fromUnixTimestamp64Milli(toInt64(1500000000000 + sipHash64(number, 1) %% 200000000000), 'UTC') AS started_at, lower(hex(sipHash64(number))) AS id,
+    mhid_key AS mhid, concat('0', substring(number_key, 3)) AS caller_number, concat('Campaign ', toString(number %% 100)), 'google', 'cpc', concat('keyword ', toString(number %% 1000))
+FROM (SELECT number, toString(447000000000 + sipHash64(number, 2) %% %d) AS number_key, concat('M', hex(sipHash64(number, 3) %% %d)) AS mhid_key FROM numbers(%d, %d))
+SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, from, min(block, calls-from))))
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, shape := range []struct {
+		name  string
+		mhids bool
+	}{{"numbers", false}, {"numbers and MHIDs", true}} {
+		b.Run(shape.name, func(b *testing.B) {
+			var took []time.Duration
+			for b.Loop() {
+				queries := make([]schemas.CallQuery, sales)
+				for i := range queries {
+					q := &queries[i]
+					q.Tenant, q.Until = "acme", time.UnixMilli(1_500_000_000_000+rng.Int64N(200_000_000_000)).Truncate(24*time.Hour)
+					q.Numbers = []string{strconv.Itoa(447_000_000_000 + rng.IntN(numbers))}
+					if shape.mhids {
+						q.MHID = fmt.Sprintf("M%X", rng.IntN(mhids))
+					}
+				}
+				start := time.Now()
+				got, err := conn.FindCalls(b.Context(), queries)
+				must(b, err)
+				took = append(took, time.Since(start))
+				found := 0
+				for i := range got {
+					if n := got[i].Numbers[0]; n.Last != nil || n.Next != nil {
+						found++
+					}
+				}
+				if found < sales*9/10 {
+					b.Fatalf("only %d of %d numbers have calls", found, sales)
+				}
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[0].Milliseconds()), "best-ms")
+			b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "p50-ms")
+			b.ReportMetric(float64(took[len(took)-1].Milliseconds()), "worst-ms")
+		})
+	}
+}

@@ -666,9 +666,12 @@ ORDER BY (tenant, customer, product)
 
 -- Facts: as references. Of two records of one id the one that the broker took later wins, whichever partition it came by.
 
+-- Calls are looked for thousands of keys at once, which lie all over the tables. So a look should cost little: few rows in a granule, and
+-- all columns of a granule together in one file, each compressed by itself. In files of their own they are compressed by 64 KiB, all of
+-- which are unpacked for the one row.
+--
 -- Every version of a call that lay at another place is kept: the sink looks here for the places that a call had before, and moves it in the
--- tables by number and by MHID. It looks for thousands of ids at once, all over the table, so that each look should read few rows. number_key
--- is the caller's number in a form that can be compared, empty where it is none.
+-- tables by number and by MHID. number_key is the caller's number in a form that can be compared, empty where it is none.
 CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
     `tenant` String,
     `is_deleted` UInt8,
@@ -704,7 +707,7 @@ CREATE TABLE IF NOT EXISTS {{local "calls_state"}} (
 )
 {{replacing "calls_state" "version, is_deleted"}}
 ORDER BY (tenant, id, number_key, mhid_key, started_at)
-{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_state"}}
 
 -- Calls as they lie together by number and by MHID; filled from calls_state by the sink (moves.go), and read for thousands of keys at once.
@@ -726,7 +729,7 @@ CREATE TABLE IF NOT EXISTS {{local "calls_by_number_state"}} (
 )
 {{replacing "calls_by_number_state" "version, is_deleted"}}
 ORDER BY (tenant, hash, started_at, id)
-{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_by_number_state"}}
 
 CREATE TABLE IF NOT EXISTS {{local "calls_by_mhid_state"}} (
@@ -746,7 +749,7 @@ CREATE TABLE IF NOT EXISTS {{local "calls_by_mhid_state"}} (
 )
 {{replacing "calls_by_mhid_state" "version, is_deleted"}}
 ORDER BY (tenant, hash, started_at, id)
-{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 256;
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_by_mhid_state"}}
 
 -- Every version of a line that named another customer is kept: the sink looks here for the customers that had a line before, and moves it in

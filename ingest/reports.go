@@ -11,6 +11,8 @@ import (
 type Reports interface {
 	// Ownership is who owns a product now, by the folded SKU (schemas.Fold), in the order of the folded user names. Empty: nobody does.
 	Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error)
+	// BuyingReport is what a customer bought, in the order of the products' codes. Empty: nothing, or there is no such customer.
+	BuyingReport(ctx context.Context, p schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error)
 	// Batch is the batch with the given number; nil: there is none (yet) of this tenant.
 	Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error)
 	// Batches are the newest first, with numbers below before (0: from the newest on), at most limit.

@@ -278,6 +278,10 @@ func (r *reportTable) Ownership(context.Context, string, string) ([]schemas.Owne
 	return nil, nil
 }
 
+func (r *reportTable) BuyingReport(context.Context, schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error) {
+	return nil, nil
+}
+
 func (r *reportTable) Batch(_ context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

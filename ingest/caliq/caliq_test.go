@@ -222,6 +222,7 @@ func TestRefusals(t *testing.T) {
 		{name: "a form", contentType: "application/x-www-form-urlencoded", body: "apiKey=K.1", status: 415, want: `{"Message":"The request entity's media type 'application/x-www-form-urlencoded' is not supported for this resource."}`},
 		{name: "its own spelling", contentType: "Text/Plain", status: 415, want: `{"Message":"The request entity's media type 'Text/Plain' is not supported for this resource."}`},
 		{name: "another content encoding", core: core{body: ingest.NewError(ingest.CodeUnsupported, "content encoding must be gzip or none")}, status: 415, want: `{"Message":"Content encoding must be gzip or none."}`},
+		{name: "more than six members can have", body: with(`0,`, `0,"x":"`+strings.Repeat("x", maxBody)+`",`), status: 413, want: `{"Message":"The body has more than 65536 bytes."}`},
 		{name: "too large", core: core{body: ingest.NewError(ingest.CodeTooLarge, "the body has more than 16777216 bytes")}, status: 413, want: `{"Message":"The body has more than 16777216 bytes."}`},
 
 		{name: "no body", body: "-", status: 400, want: nothing},

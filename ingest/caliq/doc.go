@@ -38,5 +38,6 @@
 //	characters that XML cannot hold        U+FFFD                                                        the framework fails with 500
 //	503                                    with Retry-After                                              says when to come back
 //	nested deeper than 64                  400                                                           bounded work
+//	bodies over 64 KiB                     413                                                           they are read before the key in them is known
 //	other operations                       404 in the framework's form                                   they are not ours
 package caliq

@@ -18,19 +18,24 @@ const (
 	operation = "CustomerBuyingReport"
 )
 
+// maxBody bounds the bytes of a body, unpacked: it has six short members, and is parsed before the key is known.
+const maxBody = 64 << 10
+
 // Service is what the adapter needs of the core; *[ingest.Service] is it.
 type Service interface {
 	Authenticate(r *http.Request, door string, extra ...ingest.Credential) (*ingest.Caller, error)
 	ReadBody(r *http.Request) ([]byte, error)
 }
 
-// Reports is what the adapter asks of ClickHouse.
+// Reports is what the adapter asks of ClickHouse; an [ingest.Reports] is one.
 type Reports interface {
-	// BuyingReport is what a customer bought, in the order of the codes. Empty: nothing, or there is no such customer.
 	BuyingReport(ctx context.Context, p schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error)
 }
 
-var _ Service = (*ingest.Service)(nil)
+var (
+	_ Service = (*ingest.Service)(nil)
+	_ Reports = ingest.Reports(nil)
+)
 
 // Adapter serves the API.
 type Adapter struct {
@@ -79,6 +84,9 @@ func (a *Adapter) serve(r *http.Request) ([]schemas.BuyingReportItem, error) {
 	body, err := a.svc.ReadBody(r)
 	if err != nil {
 		return nil, err
+	}
+	if len(body) > maxBody {
+		return nil, ingest.NewError(ingest.CodeTooLarge, "the body has more than "+strconv.Itoa(maxBody)+" bytes")
 	}
 	p, err := read(r.Header.Get("Content-Type"), body)
 	if err != nil {

@@ -259,7 +259,11 @@ func (a *Adapter) caller(r *http.Request) (*ingest.Caller, error) {
 	if key == "" {
 		return a.svc.Authenticate(r, ingest.DoorMediahawk)
 	}
-	caller, err := a.svc.Authenticate(r, ingest.DoorMediahawk, ingest.KeyCredential(key))
+	credential := ingest.KeyCredential(key)
+	if credential == (ingest.Credential{}) { // as if there were none
+		return nil, ingest.NewError(ingest.CodeUnauthenticated, "the API key is not valid")
+	}
+	caller, err := a.svc.Authenticate(r, ingest.DoorMediahawk, credential)
 	if err != nil || header == "" || header == "Bearer "+key { // the same key is counted once against its rate
 		return caller, err
 	}

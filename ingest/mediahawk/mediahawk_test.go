@@ -354,6 +354,7 @@ func TestAnswers(t *testing.T) {
 		{name: "two keys of two tenants", header: bearer("other"), path: "/sales/batches/5?api_key=k1", status: 401, want: refused("the two API keys are not of one account")},
 		{name: "a wrong token beside a good key", header: bearer("x"), path: "/sales/batches/5?api_key=k1", status: 401, want: refused("no")},
 		{name: "a wrong key beside a good token", header: bearer("k1"), path: "/sales/batches/5?api_key=x", status: 401, want: refused("no")},
+		{name: "an empty key beside a good token", header: bearer("k1"), path: "/sales/batches/5?api_key=.", status: 401, want: refused("the API key is not valid")},
 		{name: "no key for a POST", header: http.Header{}, method: "POST", path: "/sales/batches", body: "{", status: 401, want: refused("no")},
 		{name: "another address", core: core{auth: ingest.NewError(ingest.CodeForbidden, "address")}, path: "/sales/batches", status: 403, want: refused("address")},
 		{name: "too often", core: core{auth: &ingest.Error{Code: ingest.CodeRateLimited, Message: "too often", Index: -1, RetryAfter: time.Second}}, path: "/sales/batches", status: 429, retry: "1", want: refused("too often")},

@@ -58,7 +58,7 @@ type Sink struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // on mu: a queue, the lease or a partition changed
 	parts    map[topicPartition]*part
-	block    *block // being filled by Run: written under decoding, replaced under mu
+	blocks   [2]*block // being filled by Run: written under decoding, replaced under mu
 	lease    lease
 	joined   bool // the group has answered once
 	draining bool
@@ -91,13 +91,25 @@ type topicPartition struct {
 // topicPlan is where the records of a topic go.
 type topicPlan struct {
 	epoch int32
+	block int       // in Sink.blocks
 	dests [][]*dest // by shard; the dead letters are last
 }
+
+// Places in Sink.blocks. Sales wait for the calls that came before them, so that calls have a block of their own, which waits for little: the
+// others' inserts are as few as before.
+const (
+	blockCalls = iota
+	blockOthers
+)
+
+// callsInterval is the longest that a call waits for its insert to begin, where that is not set to be less.
+const callsInterval = 200 * time.Millisecond
 
 // part is a partition that this member owns, from its assignment to its end. A partition that comes back is another part.
 type part struct {
 	topicPartition
 	epoch  int32
+	block  int // in Sink.blocks
 	dests  []*dest
 	member string // id of the member that it was assigned to
 
@@ -128,6 +140,7 @@ func (p *part) flushed() int64 {
 
 // block is what Run collects between two flushes: rows by table, and how far it read each partition meanwhile.
 type block struct {
+	wait  time.Duration // the longest that its rows wait
 	fills map[*dest]*fill
 	next  map[*part]int64
 	rows  int
@@ -135,7 +148,14 @@ type block struct {
 	since time.Time // of its first record
 }
 
-func newBlock() *block { return &block{fills: map[*dest]*fill{}, next: map[*part]int64{}} }
+func newBlock(wait time.Duration) *block {
+	return &block{wait: wait, fills: map[*dest]*fill{}, next: map[*part]int64{}}
+}
+
+// newBlocks are empty blocks.
+func (c *SinkConfig) newBlocks() [2]*block {
+	return [2]*block{blockCalls: newBlock(min(c.FlushInterval, callsInterval)), blockOthers: newBlock(c.FlushInterval)}
+}
 
 // New checks the configuration and that the tables are there.
 func New(cfg SinkConfig, deps Deps) (*Sink, error) {
@@ -144,7 +164,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 	}
 	s := &Sink{
 		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
-		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, block: newBlock(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),
+		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, blocks: cfg.newBlocks(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),
 	}
 	s.clock = deps.Conn.now
 	if deps.Conn.cfg.Cluster != "" {
@@ -175,7 +195,10 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 		if !slices.Contains(specs, deadLettersTable) {
 			specs = append(specs, deadLettersTable)
 		}
-		plan := topicPlan{epoch: deps.Epochs.Of(t.Name), dests: make([][]*dest, len(deps.Conn.shards))}
+		plan := topicPlan{epoch: deps.Epochs.Of(t.Name), block: blockOthers, dests: make([][]*dest, len(deps.Conn.shards))}
+		if t.Name == schemas.Calls {
+			plan.block = blockCalls
+		}
 		for _, spec := range specs {
 			dests, err := destsOf(spec)
 			if err != nil {
@@ -227,7 +250,7 @@ func (s *Sink) reset() {
 	for tp := range s.parts {
 		s.met.forget(tp)
 	}
-	s.parts, s.block, s.lease, s.joined = map[topicPartition]*part{}, newBlock(), lease{}, false
+	s.parts, s.blocks, s.lease, s.joined = map[topicPartition]*part{}, s.cfg.newBlocks(), lease{}, false
 	for _, d := range s.dests {
 		d.queue, d.refused, d.cancel = nil, nil, nil
 	}
@@ -371,35 +394,40 @@ func (s *Sink) poll(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		}
-		if s.due() {
-			s.handOver(ctx)
+		for i := range s.blocks {
+			if s.due(i) {
+				s.handOver(ctx, i)
+			}
 		}
 		s.resume()
 	}
 }
 
-// pollWait is until the block under construction is due, or until something may have changed that a poll does not notice.
+// pollWait is until a block under construction is due, or until something may have changed that a poll does not notice.
 func (s *Sink) pollWait() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait := 250 * time.Millisecond
-	if !s.block.since.IsZero() {
-		wait = min(wait, time.Until(s.block.since.Add(s.cfg.FlushInterval)))
+	for _, b := range s.blocks {
+		if !b.since.IsZero() {
+			wait = min(wait, time.Until(b.since.Add(b.wait)))
+		}
 	}
 	return max(wait, time.Millisecond)
 }
 
-func (s *Sink) due() bool {
+// due reports whether a block should be handed over.
+func (s *Sink) due(i int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.block
+	b := s.blocks[i]
 	switch {
 	case b.since.IsZero():
 		return false
-	case b.bytes >= s.cfg.FlushBytes, b.rows >= min(growth*s.cfg.FlushRows, maxBlockRows), time.Since(b.since) >= s.cfg.FlushInterval:
+	case b.bytes >= s.cfg.FlushBytes, b.rows >= min(growth*s.cfg.FlushRows, maxBlockRows), time.Since(b.since) >= b.wait:
 		return true
 	}
-	return b.rows >= s.cfg.FlushRows && !s.working()
+	return b.rows >= s.cfg.FlushRows && !s.working(b)
 }
 
 // growth is how far beyond FlushRows a block may grow while its tables are busy with the one before: the sync to disk that ends each
@@ -410,8 +438,8 @@ const growth = 4
 const maxBlockRows = 1_000_000
 
 // working reports whether a table that the block has rows for is inserting. Under mu.
-func (s *Sink) working() bool {
-	for d := range s.block.fills {
+func (s *Sink) working(b *block) bool {
+	for d := range b.fills {
 		if len(d.queue) > 0 && d.refused == nil {
 			return true
 		}
@@ -498,7 +526,7 @@ func (s *Sink) waiting(now time.Time) []*part {
 const schemaRetry = 200 * time.Millisecond
 
 func (s *Sink) decodePart(p *part, records []*kgo.Record, now time.Time) error {
-	b := s.block
+	b := s.blocks[p.block]
 	if b.since.IsZero() {
 		b.since = now
 	}
@@ -536,13 +564,14 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 	if last == 0 {
 		own = p.dests // the topic dead_letters itself
 	}
+	b := s.blocks[p.block]
 	var took [2]*fill // those that have a row of it; hardly a topic has more tables
 	rows := took[:0]
 	for _, d := range own {
 		if rec.Offset < p.has[d] || d.spec.spread && d.shard != s.conn.shardOfKey(rec.Key) {
 			continue
 		}
-		f, err := s.fill(d)
+		f, err := b.fill(d)
 		if err != nil {
 			return err
 		}
@@ -552,7 +581,7 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 			// All or nothing: the tables before this one may have taken it.
 			for _, f := range rows {
 				f.truncate(f.rows() - 1)
-				s.block.rows--
+				b.rows--
 			}
 			return s.addDeadLetter(p, rec, bad, now)
 		}
@@ -561,8 +590,8 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 		}
 		if added {
 			rows = append(rows, f)
-			s.block.rows++
-			s.block.bytes += len(rec.Value)
+			b.rows++
+			b.bytes += len(rec.Value)
 		}
 	}
 	return nil
@@ -579,26 +608,27 @@ func (s *Sink) addDeadLetter(p *part, rec *kgo.Record, bad *schemas.BadRecordErr
 	if err != nil {
 		return fmt.Errorf("sink: encode the dead letter of %s/%d offset %d: %w", p.topic, p.partition, rec.Offset, err)
 	}
-	f, err := s.fill(d)
+	b := s.blocks[p.block]
+	f, err := b.fill(d)
 	if err != nil {
 		return err
 	}
 	if err := f.addOwn(data, rec, p); err != nil {
 		return fmt.Errorf("sink: dead letter of %s/%d offset %d: %w", p.topic, p.partition, rec.Offset, err)
 	}
-	s.block.rows++
-	s.block.bytes += len(data)
+	b.rows++
+	b.bytes += len(data)
 	return nil
 }
 
 // fill is the block's part for a table.
-func (s *Sink) fill(d *dest) (*fill, error) {
-	if f := s.block.fills[d]; f != nil {
+func (b *block) fill(d *dest) (*fill, error) {
+	if f := b.fills[d]; f != nil {
 		return f, nil
 	}
 	f, err := d.takeFill()
 	if err == nil {
-		s.block.fills[d] = f
+		b.fills[d] = f
 	}
 	return f, err
 }
@@ -606,23 +636,23 @@ func (s *Sink) fill(d *dest) (*fill, error) {
 // queueLimit is how many blocks may wait for a table that works, the one being inserted included: while one is inserted the next is ready.
 const queueLimit = 2
 
-// handOver gives the block to the writers of its tables. It waits for those that are busy, and so holds reading up; a table that refuses
+// handOver gives a block to the writers of its tables. It waits for those that are busy, and so holds reading up; a table that refuses
 // rows is not waited for, its partitions are paused instead. It runs on Run's goroutine between polls. At the end of Run the block stays:
 // the tables may be waiting for a lease that a rebalance holds up, and drain hands it over in any case.
-func (s *Sink) handOver(ctx context.Context) {
+func (s *Sink) handOver(ctx context.Context, i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for ctx.Err() == nil && s.ctx.Err() == nil && s.busy() {
+	for ctx.Err() == nil && s.ctx.Err() == nil && s.busy(s.blocks[i]) {
 		s.changed.Wait()
 	}
 	if ctx.Err() == nil {
-		s.enqueue()
+		s.enqueue(i)
 	}
 }
 
 // busy reports whether a table that the block has rows for has its queue full and works. Under mu.
-func (s *Sink) busy() bool {
-	for d := range s.block.fills {
+func (s *Sink) busy(b *block) bool {
+	for d := range b.fills {
 		if len(d.queue) >= queueLimit && d.refused == nil {
 			return true
 		}
@@ -630,12 +660,12 @@ func (s *Sink) busy() bool {
 	return false
 }
 
-// enqueue hands the block over and begins a new one. Under mu.
+// enqueue hands a block over and begins a new one. Under mu.
 //
 // Also a table without rows gets an entry while others wait before it, because its partitions' position must not pass them.
-func (s *Sink) enqueue() {
-	b := s.block
-	s.block = newBlock()
+func (s *Sink) enqueue(i int) {
+	b := s.blocks[i]
+	s.blocks[i] = newBlock(b.wait)
 	if b.since.IsZero() {
 		return
 	}
@@ -733,7 +763,7 @@ func (s *Sink) assigned(_ context.Context, client *kgo.Client, assigned map[stri
 		plan := s.topics[topic]
 		for _, n := range partitions {
 			p := &part{
-				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, dests: plan.dests[s.conn.shardOf(topic, n)],
+				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, block: plan.block, dests: plan.dests[s.conn.shardOf(topic, n)],
 				member: member, has: map[*dest]int64{}, done: map[*dest]int64{},
 			}
 			if old := s.parts[p.topicPartition]; old != nil {
@@ -775,12 +805,13 @@ func (s *Sink) forget(p *part) {
 	}
 	p.gone, p.active, p.waiting = true, false, nil
 	delete(s.parts, p.topicPartition)
-	delete(s.block.next, p)
+	b := s.blocks[p.block]
+	delete(b.next, p)
 	s.met.forget(p.topicPartition)
-	for _, f := range s.block.fills {
+	for _, f := range b.fills {
 		before := f.rows()
 		f.dropGone()
-		s.block.rows -= before - f.rows()
+		b.rows -= before - f.rows()
 	}
 }
 
@@ -811,8 +842,10 @@ func (s *Sink) giveUp(revoked map[string][]int32) {
 		s.mu.Unlock()
 		return
 	}
-	// All of the block goes: it is one insert, and the others' rows are due soon anyway. Queues are short, so this may exceed their limit.
-	s.enqueue()
+	// All of each block goes: it is one insert, and the others' rows are due soon anyway. Queues are short, so this may exceed their limit.
+	for i := range s.blocks {
+		s.enqueue(i)
+	}
 	late := false
 	timer := time.AfterFunc(s.drainWait(), func() {
 		s.mu.Lock()

@@ -23,6 +23,7 @@ import (
 	"github.com/counterfoil/counterfoil/ingest/crmcom"
 	"github.com/counterfoil/counterfoil/ingest/helloid"
 	"github.com/counterfoil/counterfoil/ingest/mediahawk"
+	"github.com/counterfoil/counterfoil/ingest/openapi"
 	"github.com/counterfoil/counterfoil/ingest/v1"
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/processors/reference"
@@ -113,6 +114,7 @@ func (p *parts) ingest(checks map[string]func() error) (*ingest.Service, map[str
 	if err != nil {
 		return nil, nil, err
 	}
+	openapi.Register(service.Mux())
 	v1.New(service).Register(service.Mux())
 	crmcom.New(service).Register(service.Mux())
 	helloid.New(service, reports).Register(service.Mux())

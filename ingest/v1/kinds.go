@@ -25,6 +25,9 @@ type Kind struct {
 	check func(topic string, value any) []schemas.Reason
 }
 
+// IsRecord reports whether the items are records of a reference or fact topic, which are judged at the door.
+func (k *Kind) IsRecord() bool { return k.check != nil }
+
 // Kinds are all kinds, in the order of the table of topics.
 func Kinds() []*Kind { return kinds }
 

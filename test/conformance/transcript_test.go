@@ -232,6 +232,9 @@ func (r *runner) call(s *step) {
 	if status := strconv.Itoa(res.StatusCode); status != want.first {
 		r.t.Fatalf("want status %s; %s", want.first, what())
 	}
+	if problem := described(res, []byte(req.body), body); problem != "" {
+		r.t.Errorf("%s; %s", problem, what())
+	}
 	m := &matcher{saved: r.saved}
 	for _, h := range want.header {
 		if problem := m.text(h[0], h[1], res.Header.Get(h[0])); problem != "" {

@@ -32,6 +32,22 @@ func BenchmarkEngine(b *testing.B) {
 			return &kgo.Record{Partition: int32(i/1000) % partitions, Value: w.purchase(fmt.Sprint("A-", i%1000))}
 		})
 	})
+	b.Run("sales", func(b *testing.B) { // without what ClickHouse takes to find the calls
+		benchmark(b, Matching, schemas.KindSales, func(w *world, i int) *kgo.Record {
+			mhid := fmt.Sprint("M-", i%1000)
+			if i < 1000 {
+				w.calls.insert(&schemas.Call{ID: mhid, MHID: &mhid, StartedAt: saleDay})
+			}
+			return w.sale(ptr(fmt.Sprint("S-", i)), mhid)
+		})
+	})
+	b.Run("transactions", func(b *testing.B) {
+		benchmark(b, Validation, schemas.KindTransactions, func(w *world, i int) *kgo.Record {
+			amount := decimal.New(int64(i), -2)
+			it := &schemas.Transaction{TransactionID: ptr(fmt.Sprint("T-", i)), TransactionAmount: &amount, RetailSalesAmount: &amount, State: ptr("NY")}
+			return &kgo.Record{Partition: int32(i/1000) % partitions, Value: w.encode(schemas.KindTransactions, it)}
+		})
+	})
 }
 
 func benchmark(b *testing.B, processor, kind string, item func(w *world, i int) *kgo.Record) {
@@ -44,6 +60,7 @@ func benchmark(b *testing.B, processor, kind string, item func(w *world, i int) 
 		accounts = append(accounts, &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(tenant, a.ID), Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}, Value: w.encode(schemas.Accounts, a)})
 	}
 	w.produce(accounts...)
+	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls on Kafka
 	var recs []*kgo.Record
 	batch := schemas.NewBatchKey()
 	for i := range b.N {

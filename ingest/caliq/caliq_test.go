@@ -522,7 +522,7 @@ func writable(t *testing.T, inJSON, inXML []byte) {
 	d := xml.NewDecoder(bytes.NewReader(inXML))
 	for {
 		_, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {

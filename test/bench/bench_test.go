@@ -124,11 +124,13 @@ func BenchmarkHTTP(b *testing.B) {
 	}
 }
 
+// latencyCalls is how many calls a latency is made of.
+const latencyCalls = 500
+
 // latency makes calls one after another and reports the median and the 99th percentile of their times.
 func latency(b *testing.B, call func(i int) error) {
-	const calls = 500
 	for range b.N {
-		took := make([]time.Duration, calls)
+		took := make([]time.Duration, latencyCalls)
 		for i := range took {
 			start := time.Now()
 			if err := call(i); err != nil {
@@ -139,8 +141,8 @@ func latency(b *testing.B, call func(i int) error) {
 		}
 		slices.Sort(took)
 		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(milliseconds(took[calls/2]), "p50-ms")
-		b.ReportMetric(milliseconds(took[calls*99/100]), "p99-ms")
+		b.ReportMetric(milliseconds(took[latencyCalls/2]), "p50-ms")
+		b.ReportMetric(milliseconds(took[latencyCalls*99/100]), "p99-ms")
 	}
 }
 

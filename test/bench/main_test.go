@@ -54,9 +54,12 @@ func describeClickHouse(b *testing.B, parts *harness.Parts) {
 }
 
 // items is the size of a load.
-func items() int {
-	if n, err := strconv.Atoi(os.Getenv("BENCH_ITEMS")); err == nil && n > 0 {
+func items() int { return size("BENCH_ITEMS", 300_000) }
+
+// size is a setting that counts things.
+func size(name string, usual int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
 		return n
 	}
-	return 300_000
+	return usual
 }

@@ -63,6 +63,12 @@ func load(b *testing.B, p *harness.Process, parts *harness.Parts, records []*kgo
 	parts.Produce(records...)
 	start := time.Now()
 	p.Resume()
+	return waitRows(b, parts, table, before, n, start)
+}
+
+// waitRows waits until the table has n rows more than before, and returns how long that was since start.
+func waitRows(b *testing.B, parts *harness.Parts, table string, before, n int, start time.Time) time.Duration {
+	b.Helper()
 	for deadline := start.Add(3 * time.Minute); ; {
 		have := count(b, parts, table) - before
 		if have == n {

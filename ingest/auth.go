@@ -95,6 +95,7 @@ func (s *Service) AuthenticateToken(r *http.Request, door, token string) (*Calle
 		return nil, err
 	}
 	caller.Unit = t.Unit
+	noteToken(r, token)
 	return caller, nil
 }
 

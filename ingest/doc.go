@@ -10,6 +10,7 @@
 //   - submit.go: from a [Batch] to encoded records, and from outcomes to a [Receipt];
 //   - publish.go: group commit. Concurrent batches share one Kafka transaction with their headers, items and the outcomes of items
 //     refused at the door. A commit with unknown outcome is looked up (lookup.go), never guessed;
+//   - idempotency.go: requests with an Idempotency-Key, of which only the first becomes a batch;
 //   - replies.go: tails some partitions of the result topics and hands outcomes to the requests that wait;
 //   - budget.go, backlog.go: what bounds memory and waiting: bytes in flight, and the age of the oldest unjudged item;
 //   - sink.go: waiting until ClickHouse has what was written, for GETs;

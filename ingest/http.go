@@ -31,7 +31,9 @@ type request struct {
 	trace    string      // traceparent (W3C), passed on with the items
 	route    string      // method and path
 	keys     []string    // values of the header Idempotency-Key; nil: none
-	bodyHash []byte      // see noteBody; only where there are keys
+	body     []byte      // of a request with an Idempotency-Key, until the batch is made
+	query    string      // of such a request: what may be data
+	token    []byte      // that is in the body
 	answer   http.Header // of the answer
 	cause    string
 	err      error

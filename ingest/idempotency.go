@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -30,18 +31,31 @@ type repeatable struct {
 // headerReplayed says that an answer is that of an earlier request.
 const headerReplayed = "Idempotent-Replayed"
 
-// noteBody notes the body of a request by which its repetitions are told from others.
+// noteBody notes what a request says, by which its repetitions are told from others.
 func noteBody(r *http.Request, body []byte) {
-	q := of(r.Context())
-	if q.keys == nil {
-		return
+	if q := of(r.Context()); q.keys != nil {
+		q.body, q.query = body, dataOf(r.URL)
 	}
+}
+
+// noteToken notes the token that a request has in its body: a caller that logs in anew sends the same request with another one.
+func noteToken(r *http.Request, token string) { of(r.Context()).token = []byte(token) }
+
+// hash is SHA-256 of what the request says, without the token.
+func (q *request) hash() []byte {
 	h := sha256.New()
-	h.Write(body)
-	if data := dataOf(r.URL); data != "" {
-		h.Write([]byte("?" + data))
+	if len(q.token) == 0 {
+		h.Write(q.body)
+	} else {
+		for part := range bytes.SplitSeq(q.body, q.token) {
+			h.Write(part)
+			h.Write([]byte{0})
+		}
 	}
-	q.bodyHash = h.Sum(nil)
+	if q.query != "" {
+		h.Write([]byte("?" + q.query))
+	}
+	return h.Sum(nil)
 }
 
 // dataOf is the query string, in which one partner's requests may have their data, without the key of the caller.
@@ -63,12 +77,9 @@ func (q *request) repeatable() (*repeatable, error) {
 	if err := schemas.CheckIdempotencyKey(q.keys); err != nil {
 		return nil, &Error{Code: CodeIdempotencyKey, Message: schemas.ErrIdempotencyKey.Error(), Index: -1, Cause: "idempotency_key"}
 	}
-	hash := q.bodyHash
-	if hash == nil {
-		sum := sha256.Sum256(nil)
-		hash = sum[:]
-	}
-	return &repeatable{route: q.route, key: q.keys[0], bodyHash: hash}, nil
+	p := &repeatable{route: q.route, key: q.keys[0], bodyHash: q.hash()}
+	q.body = nil // not for as long as the request waits
+	return p, nil
 }
 
 // redirect sends the records of a batch to the topic requests, with what the processor there needs. It returns how many bytes that adds.

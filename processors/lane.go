@@ -19,7 +19,7 @@ import (
 const (
 	// recordRoom is how large a record may be, unpacked. Ingest sends no larger ones and the broker takes none; only a compressed batch
 	// can hold one.
-	recordRoom = schemas.MaxItemBytes + 48<<10
+	recordRoom = schemas.MaxItemBytes + 64<<10
 	// outcomeRoom is for a processed outcome: the resolved ids of a purchase's lines can be more than the item.
 	outcomeRoom = 3 << 20
 	// reasonsRoom is for the reasons of an unprocessed outcome.

@@ -50,9 +50,7 @@ func (q *request) end() {
 		q.failed = true
 		return
 	}
-	if !q.failed {
-		q.ends = append(q.ends, len(q.items))
-	}
+	q.ends = append(q.ends, len(q.items))
 }
 
 // first is the number of transactions before the DTO that is being read.

@@ -134,7 +134,7 @@ func TestRoutes(t *testing.T) {
 		if w.Code != c.status || (len(core.got) == 1) != c.stored {
 			t.Errorf("%s %s: %d, %d batches; want %d, %v", c.method, c.path, w.Code, len(core.got), c.status, c.stored)
 		}
-		if (w.Header().Get("Allow") == "POST") != (c.status == 405) || w.Code == 204 && w.Body.Len() > 0 {
+		if (w.Header().Get("Allow") == "POST") != (c.status == 405) || w.Header().Get("Location") != "" || w.Code == 204 && w.Body.Len() > 0 {
 			t.Errorf("%s %s: %v %s", c.method, c.path, w.Header(), w.Body)
 		}
 		if strings.HasPrefix(c.path, "/xml/") && c.status >= 400 && !strings.Contains(w.Body.String(), "<d2p1:ErrorCode>NotFound</d2p1:ErrorCode>") {

@@ -120,6 +120,7 @@ func TestReportsAndViews(t *testing.T) {
 		"SELECT arrayStringConcat(arraySort(groupArray(concat(reason, toString(items)))), ' ') FROM {db}.unprocessed_by_reason":                             "missing1 not_found1",
 		"SELECT toString(count()) FROM {db}.purchase_lines WHERE product_id IN ('P1', 'P2')":                                                                "4",
 		"SELECT toString(sum(quantity)) FROM {db}.purchase_lines WHERE line = 2":                                                                            "2",
+		"SELECT toString(groupUniqArray(tuple(kind, item_kind))) FROM {db}.outcomes WHERE kind != 'ownership'":                                              "[('customer_events','purchase')]",
 		"SELECT toString(count()) FROM {db}.measures":                                                                                                       "0",
 	} {
 		if got := r.query(sql); got != want {

@@ -96,11 +96,11 @@ CREATE VIEW IF NOT EXISTS {{table "outcomes"}} AS
 SELECT tenant, id, batch, `index`, attempt, ref, 'ownership' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "ownership"}}
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, 'customer_events' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
-FROM {{table "customer_events"}}
+SELECT tenant, id, batch, `index`, attempt, ref, 'customer_events' AS kind, CAST(t.kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "customer_events"}} AS t
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, 'referrals' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
-FROM {{table "referrals"}}
+SELECT tenant, id, batch, `index`, attempt, ref, 'referrals' AS kind, CAST(t.kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "referrals"}} AS t
 UNION ALL
 SELECT tenant, id, batch, `index`, attempt, ref, 'sales' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "sales"}}
@@ -109,8 +109,8 @@ UNION ALL
 SELECT tenant, id, batch, `index`, attempt, ref, 'transactions' AS kind, CAST(NULL AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
 FROM {{table "transactions"}}
 UNION ALL
-SELECT tenant, id, batch, `index`, attempt, ref, 'references' AS kind, CAST(kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
-FROM {{table "references"}}
+SELECT tenant, id, batch, `index`, attempt, ref, 'references' AS kind, CAST(t.kind AS Nullable(String)) AS item_kind, 1 AS processed, 0 AS internal_error, accepted_at, judged_at
+FROM {{table "references"}} AS t
 UNION ALL
 SELECT tenant, id, batch, `index`, attempt, ref, kind, item_kind, 0 AS processed, has(reason_code, 'internal_error') AS internal_error, accepted_at, judged_at
 FROM {{table "unprocessed"}};

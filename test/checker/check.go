@@ -470,11 +470,10 @@ func (w *World) checkFacts(p *problems) {
 		p.begin(topic.Name + " as sent last")
 		model, shown := last[topic.Name], w.Facts[topic.Name]
 		for _, key := range slices.Sorted(maps.Keys(model)) {
-			got, ok := shown[key] // where there is none it is the zero value, whose text is that of a deletion
-			if !ok {
-				got.Version = model[key][0].Version
-			}
-			if !slices.Contains(model[key], got) {
+			switch got, ok := shown[key]; {
+			case !ok && !slices.ContainsFunc(model[key], func(f FactNow) bool { return f.Text == "" }):
+				p.add("%q: the topic's last is %+v, the view has nothing", key, model[key])
+			case ok && !slices.Contains(model[key], got):
 				p.add("%q: the topic's last is %+v, the view has %+v", key, model[key], got)
 			}
 		}

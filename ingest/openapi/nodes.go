@@ -99,8 +99,16 @@ func plain(n *yaml.Node) *yaml.Node {
 			set(out, name, plain(v))
 			continue
 		}
-		for name, v := range members(plain(v)) {
-			set(out, name, v)
+		merged := []*yaml.Node{v}
+		if v.Kind == yaml.SequenceNode {
+			merged = v.Content
+		}
+		for _, m := range merged {
+			for name, v := range members(plain(m)) {
+				if get(out, name) == nil { // what stands beside a merge wins
+					set(out, name, v)
+				}
+			}
 		}
 	}
 	return out

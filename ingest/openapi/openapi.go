@@ -59,6 +59,7 @@ var document = sync.OnceValue(func() *described {
 		panic(err)
 	}
 	doc := plain(parsed.Content[0])
+	remove(doc, "x-before")
 	out := &described{root: doc, also: map[string][]string{}}
 	paths, components := get(doc, "paths"), get(get(doc, "components"), "schemas")
 	all := newMapping()

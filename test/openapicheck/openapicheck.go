@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func init() {
 		all, err := io.ReadAll(body)
 		return string(all), err
 	}
-	for _, media := range []string{"application/x-ndjson", "application/jsv", "text/jsv", "application/xml", "text/xml", "text/csv", "application/javascript", "text/html"} {
+	for _, media := range []string{"application/x-ndjson", "application/jsv", "text/jsv", "application/xml", "text/xml", "text/csv", "text/javascript", "text/html"} {
 		openapi3filter.RegisterBodyDecoder(media, text)
 	}
 	openapi3filter.RegisterBodyDecoder("text/json", func(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (any, error) {
@@ -82,13 +83,13 @@ func Load() (*Document, error) {
 // ErrUndocumented says that the document has no such operation.
 var ErrUndocumented = errors.New("the document has no such operation")
 
-// Find finds the operation of a request.
-func (d *Document) Find(method, urlPath string) (*routers.Route, map[string]string, error) {
-	// One partner's predefined routes know no case, and [] behind the name of an operation.
-	loose := strings.Replace(urlPath, "[]", "", 1)
+// Find finds the operation of a request, by its method and its path as it is escaped.
+func (d *Document) Find(method, urlPath string) (route *routers.Route, params map[string]string, err error) {
+	// Two partners' operations are named in any case, and one's may have [] behind their name.
+	loose := strings.NewReplacer("[]", "", "%5B%5D", "").Replace(urlPath)
 	for _, p := range d.paths {
 		found := p.match.FindStringSubmatch(urlPath)
-		if found == nil && strings.Contains(p.name, "FinancialTransactionsBatchCreate") && strings.EqualFold(p.name, loose) {
+		if found == nil && strings.EqualFold(p.name, loose) && (strings.Contains(p.name, "/FinancialTransactionsBatchCreate") || strings.Contains(p.name, "/CustomerBuyingReport")) {
 			found = []string{urlPath}
 		}
 		if found == nil {
@@ -98,9 +99,11 @@ func (d *Document) Find(method, urlPath string) (*routers.Route, map[string]stri
 		if op == nil {
 			return nil, nil, fmt.Errorf("%w: %s %s", ErrUndocumented, method, p.name)
 		}
-		params := map[string]string{}
+		params = map[string]string{}
 		for i, name := range p.params {
-			params[name] = found[i+1]
+			if params[name], err = url.PathUnescape(found[i+1]); err != nil {
+				return nil, nil, err
+			}
 		}
 		return &routers.Route{Spec: d.Spec, Path: p.name, PathItem: p.item, Method: method, Operation: op}, params, nil
 	}
@@ -128,7 +131,7 @@ func (d *Document) Request(req *http.Request, body []byte) error {
 }
 
 func (d *Document) input(req *http.Request, body []byte) (*openapi3filter.RequestValidationInput, error) {
-	route, params, err := d.Find(req.Method, req.URL.Path)
+	route, params, err := d.Find(req.Method, req.URL.EscapedPath())
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,12 +17,13 @@ type Calls interface {
 	FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]schemas.CallsFound, error)
 }
 
-const (
-	// findMost is how long one attempt to find the calls of a round may take.
-	findMost = 30 * time.Second
-	// longWait is after how long a round that waits for the sink says so.
-	longWait = 10 * time.Second
-)
+// longWait is after how long a round that waits for the sink says so.
+const longWait = 10 * time.Second
+
+// findMost is how long ClickHouse may take to find the calls of a round; one that takes longer is made smaller. A variable for the tests.
+var findMost = 30 * time.Second
+
+var errTooSlow = errors.New("finding the calls of so many sales takes too long")
 
 // lookUpCalls asks once for all calls that the round's decisions must know. The round was polled before, so it waits first until ClickHouse
 // has every call that was acknowledged by now: those that were there before one of its items was sent are among them. While Kafka or
@@ -46,18 +48,7 @@ func (r *round) lookUpCalls(ctx context.Context) error {
 	if err := r.awaitCalls(ctx); err != nil {
 		return err
 	}
-	var found []schemas.CallsFound
-	err := r.insist(ctx, "find calls", func() error {
-		begun := time.Now()
-		bound, cancel := context.WithTimeout(ctx, findMost)
-		defer cancel()
-		var err error
-		if found, err = r.s.p.deps.Calls.FindCalls(bound, queries); err != nil {
-			return err
-		}
-		r.s.p.metrics.callsQuery.Observe(time.Since(begun).Seconds())
-		return checkFound(queries, found)
-	})
+	found, err := r.findCalls(ctx, queries)
 	if err != nil {
 		return err
 	}
@@ -66,6 +57,33 @@ func (r *round) lookUpCalls(ctx context.Context) error {
 		w.lane.found, found = found[:n:n], found[n:]
 	}
 	return nil
+}
+
+// findCalls asks until there is an answer. Where ClickHouse takes too long over a round, asking the same again would not end: the round is
+// given up, and the next ones are smaller.
+func (r *round) findCalls(ctx context.Context, queries []schemas.CallQuery) (found []schemas.CallsFound, err error) {
+	slow := false
+	err = r.insist(ctx, "find calls", func() error {
+		begun := time.Now()
+		bound, cancel := context.WithTimeout(ctx, findMost)
+		defer cancel()
+		var err error
+		if found, err = r.s.p.deps.Calls.FindCalls(bound, queries); err != nil {
+			if slow = bound.Err() != nil && len(queries) > 1; slow {
+				return nil
+			}
+			return err
+		}
+		r.asking = time.Since(begun)
+		r.s.p.metrics.lookUp.WithLabelValues(schemas.Calls).Observe(r.asking.Seconds())
+		return checkFound(queries, found)
+	})
+	if err == nil && slow {
+		r.s.limit = max(1, min(r.s.limit, r.count)/2)
+		r.s.log.Warn("round given up; the next ones are smaller", "error", errTooSlow, "sales", len(queries), "limit", r.s.limit)
+		return nil, errTooSlow
+	}
+	return found, err
 }
 
 // awaitCalls is the barrier on calls.

@@ -25,13 +25,18 @@ type callsTable struct {
 	mu      sync.Mutex
 	calls   map[string]*schemas.FoundCall // by MHID
 	asked   int                           // questions, each for a whole round
+	slow    int                           // more queries at once take for ever
 	instead func(queries []schemas.CallQuery) ([]schemas.CallsFound, error)
 }
 
-func (c *callsTable) FindCalls(_ context.Context, queries []schemas.CallQuery) ([]schemas.CallsFound, error) {
+func (c *callsTable) FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]schemas.CallsFound, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
+	if c.slow > 0 && len(queries) > c.slow {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if c.instead != nil {
 		return c.instead(queries)
 	}
@@ -361,6 +366,32 @@ func TestCallsThatCannotBeFoundAreWaitedFor(t *testing.T) {
 	}
 	if got := c.sum(); got != len(answers) {
 		t.Errorf("%d outcomes", got)
+	}
+}
+
+// TestRoundsThatTakeTooLongGetSmaller: what ClickHouse does not find in time is asked in smaller parts, until it does.
+func TestRoundsThatTakeTooLongGetSmaller(t *testing.T) {
+	defer func(most time.Duration) { findMost = most }(findMost)
+	findMost = 100 * time.Millisecond
+	w := newWorld(t)
+	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
+	w.calls.slow = 60
+	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	var recs []*kgo.Record
+	for i := range 500 {
+		recs = append(recs, w.sale(ptr(fmt.Sprint("S", i)), "M"))
+	}
+	w.produce(recs...)
+	c := w.start(Matching, nil)
+	seen := map[string]bool{}
+	for _, o := range w.awaitOutcomes(schemas.KindSales, len(recs)) {
+		if seen[o.ID] || !o.processed {
+			t.Fatalf("second outcome, or unprocessed: %+v", o.Outcome)
+		}
+		seen[o.ID] = true
+	}
+	if n := counted(c.metrics.rounds.WithLabelValues("aborted")); n == 0 {
+		t.Error("no round was given up: the test shows nothing")
 	}
 }
 

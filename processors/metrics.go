@@ -25,7 +25,7 @@ type metrics struct {
 	requests     *prometheus.CounterVec
 	passed       *prometheus.CounterVec
 	sinkWait     *prometheus.HistogramVec
-	callsQuery   prometheus.Histogram
+	lookUp       *prometheus.HistogramVec
 	retries      *prometheus.CounterVec
 	restarts     prometheus.Counter
 	panics       prometheus.Counter
@@ -54,14 +54,14 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		registerer.MustRegister(h)
 		return h
 	}
-	sinkWait := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: prefix + "sink_barrier_wait_seconds", Help: "Time from the barrier's question until the sink's committed offsets had passed the topic's high watermarks.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
-	}, []string{"topic"})
-	registerer.MustRegister(sinkWait)
+	ofTopic := func(name, help string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"topic"})
+		registerer.MustRegister(h)
+		return h
+	}
 	return &metrics{
-		sinkWait:     sinkWait,
-		callsQuery:   histogram("calls_query_seconds", "Time that ClickHouse took to find the calls of a round's sales.", prometheus.ExponentialBuckets(0.001, 2, 15)),
+		sinkWait:     ofTopic("sink_barrier_wait_seconds", "Time from the barrier's question until the sink's committed offsets had passed the topic's high watermarks."),
+		lookUp:       ofTopic("look_up_seconds", "Time that ClickHouse took to find what a round's items ask of the topic's records."),
 		rounds:       counter("rounds_total", "Rounds by how they ended: committed, aborted (a partition was taken away), unknown (the session was started afresh).", "end"),
 		roundRecords: histogram("round_records", "Records judged in a committed round.", prometheus.ExponentialBuckets(1, 4, 8)),
 		commitTime:   histogram("commit_seconds", "Time from handing over a round's records to the answer of the commit.", prometheus.ExponentialBuckets(0.001, 2, 14)),

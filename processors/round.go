@@ -20,6 +20,8 @@ type round struct {
 	s     *session
 	work  []portion
 	count int // records that are not markers
+	// asking is how long ClickHouse took to find the calls of the round, where it was asked.
+	asking time.Duration
 }
 
 // portion is what was polled of one partition.
@@ -68,7 +70,7 @@ func (r *round) run(fetches kgo.Fetches) error {
 // sort assigns what was polled to its lanes; false where some of it is no longer ours.
 func (r *round) sort(fetches kgo.Fetches) bool {
 	clear(r.work)
-	r.work, r.count = r.work[:0], 0
+	r.work, r.count, r.asking = r.work[:0], 0, 0
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
 	ours := true
@@ -173,13 +175,13 @@ func (r *round) each(f func(w portion) error) error {
 	return errors.Join(errs...)
 }
 
-// adapt keeps the time of a round near RoundTime.
+// adapt keeps the time of a round near RoundTime, and what it asks of ClickHouse far from findMost.
 func (r *round) adapt(took time.Duration) {
 	limit, most := r.s.p.cfg.RoundTime, r.s.p.cfg.RoundRecords
 	switch {
 	case took > limit:
 		r.s.limit = max(1, min(r.s.limit, r.count)/2)
-	case took < limit/2:
+	case took < limit/2 && r.asking < findMost/4:
 		r.s.limit = min(most, r.s.limit+r.s.limit/4+1)
 	}
 }

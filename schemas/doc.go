@@ -5,7 +5,9 @@
 //   - the Avro schemas (avro/*.avsc) and the Go types that mirror them, one field for one field (types.go, references.go);
 //   - the table of topics: name, role, value schema, partitions, clean-up policy (topics.go);
 //   - the envelope: what travels in Kafka headers beside the business data (envelope.go);
-//   - identities of batches, items and positions, the partitioner and the case fold (ids.go);
+//   - identities of batches, items and positions, the partitioner and the case fold (ids.go), and the form of telephone numbers in which
+//     they compare (phone.go);
+//   - how everybody reads our topics (consume.go), and knows that ClickHouse has what lies in them (sink.go);
 //   - the codec in the Confluent wire format, and the registry client behind it (codec.go, registry.go);
 //   - reason codes (reasons.go).
 //

@@ -69,7 +69,7 @@ func (r *round) findCalls(ctx context.Context, queries []schemas.CallQuery) (fou
 		defer cancel()
 		var err error
 		if found, err = r.s.p.deps.Calls.FindCalls(bound, queries); err != nil {
-			if slow = bound.Err() != nil && len(queries) > 1; slow {
+			if slow = bound.Err() != nil && ctx.Err() == nil && len(queries) > 1; slow {
 				return nil
 			}
 			return err

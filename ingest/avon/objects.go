@@ -110,7 +110,7 @@ func (q *request) list(s source) error {
 		}
 		return nil
 	}
-	q.beginList("")
+	q.beginList()
 	for s.Enter(); s.More(); {
 		if err := q.beginTransaction(); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/counterfoil/counterfoil/ingest"
@@ -14,7 +15,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// request is what a body holds, while it is read and afterwards. The readers of the formats (objects.go, xml.go, csv.go) call it with what
+// request is what a body holds, while it is read and afterwards. The readers of the formats (objects.go, xml.go, tables.go) call it with what
 // they find; it converts and checks, and keeps the transactions and the errors.
 type request struct {
 	format format
@@ -77,9 +78,9 @@ func (q *request) fail(field, name, value, rule string) {
 }
 
 // beginList is called where the DTO's list stands, if it is one. A DTO has one list: of two, one would be lost.
-func (q *request) beginList(source string) {
+func (q *request) beginList() {
 	if q.listed {
-		q.fail(list, list, source, "it is given twice")
+		q.fail(list, list, "", "it is given twice")
 	}
 	q.listed = true
 }
@@ -121,43 +122,43 @@ func (q *request) endTransaction() {
 // set is called with each member of a transaction. What cannot be converted is an error: ServiceStack would drop the value and answer 200.
 func (q *request) set(place int, v value) {
 	m := &members[place]
-	if q.seen&(1<<place) != 0 {
-		q.fail(q.path()+"."+m.name, m.name, v.text, "it is given twice")
+	refuse := func(rule string) { q.fail(q.path()+"."+m.name, m.name, v.text, rule) }
+	switch {
+	case q.seen&(1<<place) != 0:
+		refuse("it is given twice")
 		return
+	case v.kind == array || v.kind == object:
+		refuse("")
 	}
 	q.seen |= 1 << place
 	q.sent[place] = v.text
-	switch {
-	case v.kind == null || v.kind == invalid:
-		return
-	case v.kind == array || v.kind == object:
-		q.fail(q.path()+"."+m.name, m.name, v.text, "")
+	if v.kind != word && v.kind != text {
 		return
 	}
 	switch p := m.at(q.transaction).(type) {
 	case **string:
-		*p = &v.text
+		s := v.text
+		*p = &s
 	case **schemas.Decimal:
 		if q.blank(v) {
 			return
 		}
 		d, ok := parseDecimal(v.text, q.format == formatXML)
 		if !ok {
-			q.fail(q.path()+"."+m.name, m.name, v.text, "")
+			refuse("")
 			return
 		}
 		*p = &d
-	default:
+	case **time.Time:
 		if q.blank(v) {
 			return
 		}
 		t, absent, ok := parseTime(v.text, q.format == formatXML)
-		if !ok {
-			q.fail(q.path()+"."+m.name, m.name, v.text, "")
-			return
-		}
-		if !absent {
-			q.transaction.TransactionTime = &t
+		switch {
+		case !ok:
+			refuse("")
+		case !absent:
+			*p = &t
 		}
 	}
 }

@@ -18,7 +18,7 @@ func (q *request) csv(body string) error {
 	r := csv.NewReader(strings.NewReader(body))
 	r.FieldsPerRecord = -1 // counted here
 	r.ReuseRecord = true
-	q.beginList("")
+	q.beginList()
 	header, err := csvLine(r)
 	if err != nil {
 		return err

@@ -89,7 +89,7 @@ func (q *request) xmlList(x *xmlReader, start xml.StartElement) error {
 	if null, err := x.null(start); err != nil || null {
 		return err
 	}
-	q.beginList("")
+	q.beginList()
 	for {
 		child, more, err := x.child()
 		switch {

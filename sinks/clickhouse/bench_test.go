@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -42,6 +43,11 @@ func BenchmarkSink(b *testing.B) {
 	})
 }
 
+func benchCall(n int) *schemas.Call {
+	return &schemas.Call{ID: fmt.Sprint("c", n), StartedAt: time.UnixMilli(1_700_000_000_000 + int64(n)), CallerNumber: ptr(fmt.Sprintf("+44 7700 9%05d", n%100_000)), MHID: ptr(fmt.Sprint("M", n)),
+		Campaign: ptr("Spring"), Source: ptr("google"), Medium: ptr("cpc"), Keyword: ptr("boiler repair"), Tags: []string{"a"}, PageURI: ptr("https://example.com/boilers")}
+}
+
 // benchSink measures one topic. The records of 10,000 distinct values are produced before.
 func benchSink(b *testing.B, rows int, topic, table string, value func(r *rig, n int) []byte) {
 	r := newRig(b)
@@ -77,6 +83,35 @@ func benchSink(b *testing.B, rows int, topic, table string, value func(r *rig, n
 	}
 }
 
+// BenchmarkSinkCalls measures calls from Kafka to where FindCalls finds them: each is read back by its id and moved. BENCH_ROWS sets how many
+// (default 200,000), all of ids of their own; a second pass sends them again.
+func BenchmarkSinkCalls(b *testing.B) {
+	rows := 200_000
+	if text := os.Getenv("BENCH_ROWS"); text != "" {
+		n, err := strconv.Atoi(text)
+		must(b, err)
+		rows = n
+	}
+	for b.Loop() {
+		r := newRig(b)
+		s := r.start(func(s *Sink) {
+			s.cfg.FlushRows, s.cfg.FlushInterval, s.cfg.Lease, s.cfg.Session = 100_000, time.Second, 10*time.Second, 10*time.Second
+		})
+		for _, pass := range []string{"new-rows/s", "again-rows/s"} {
+			records := make([]*kgo.Record, rows)
+			for n := range records {
+				c := benchCall(n)
+				records[n] = r.fact(schemas.Calls, int32(n%partitions), time.Now(), c.ID, c)
+			}
+			start := time.Now()
+			r.produce(records...)
+			r.committed(schemas.Calls)
+			b.ReportMetric(float64(rows)/time.Since(start).Seconds(), pass)
+		}
+		must(b, s.stop())
+	}
+}
+
 // BenchmarkFill measures the decoder and the column filler alone.
 func BenchmarkFill(b *testing.B) {
 	cfg := sinkConfig()
@@ -86,13 +121,14 @@ func BenchmarkFill(b *testing.B) {
 	}{
 		{batchesTable, &schemas.BatchHeader{Tenant: "acme", Key: schemas.NewBatchKey(), Kind: "customer_events", ItemKind: ptr("purchase"), Door: "crm.com", KeyID: "aB3dE6", Items: 10, AcceptedAt: time.Now()}},
 		{customerEventsTable, fullEvent(rand.New(rand.NewPCG(1, 2)))},
+		{factTables[schemas.Calls][0], benchCall(1)},
 	} {
 		b.Run(c.spec.name, func(b *testing.B) {
 			data, err := c.spec.sources[0].schema.Avro().AppendEncode(binary.BigEndian.AppendUint32([]byte{0}, 1), c.value)
 			must(b, err)
 			f, err := newFill(c.spec, &cfg, fixedWriter{c.spec.sources[0].schema.Avro()})
 			must(b, err)
-			rec, p := &kgo.Record{Value: data}, &part{}
+			rec, p := &kgo.Record{Key: []byte("acme/c1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: data}, &part{}
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := f.add(rec, p); err != nil {

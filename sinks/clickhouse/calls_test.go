@@ -19,7 +19,7 @@ import (
 // committed waits until the sink has everything of a topic, as matching does before it asks for calls.
 func (r *rig) committed(topic string) {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		ends, err := r.admin.ListEndOffsets(r.t.Context(), topic)
 		must(r.t, err)
 		commits, err := r.admin.FetchOffsetsForTopics(r.t.Context(), schemas.GroupSink, topic)

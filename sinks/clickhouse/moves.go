@@ -2,9 +2,11 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -60,12 +62,18 @@ func (d *dest) move(f *fill) error {
 		if err := s.conn.syncReplica(ctx, d.shard, conn, d.spec.name); err != nil {
 			return err
 		}
+		errs := make([]error, len(d.spec.followers))
+		var group sync.WaitGroup
 		for i := range d.spec.followers {
-			if err := conn.Exec(ctx, s.conn.moveSQL(d.spec, &d.spec.followers[i])); err != nil {
-				return fmt.Errorf("%s: %w", d.spec.followers[i].table, err)
-			}
+			to := &d.spec.followers[i]
+			group.Go(func() {
+				if err := conn.Exec(ctx, s.conn.moveSQL(d.spec, to)); err != nil {
+					errs[i] = fmt.Errorf("%s: %w", to.table, err)
+				}
+			})
 		}
-		return nil
+		group.Wait()
+		return errors.Join(errs...)
 	})
 	if err != nil {
 		return fmt.Errorf("move %d rows of %s: %w", f.rows(), d.spec.name, err)

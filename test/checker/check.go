@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,6 +42,7 @@ func (w *World) Check() []string {
 	w.checkReferrals(p)
 	w.checkSales(p)
 	w.checkMatches(p)
+	w.checkTransactions(p)
 	w.checkRecords(p)
 	w.checkFacts(p)
 	w.checkRequests(p)
@@ -390,6 +392,49 @@ func (w *World) checkMatches(p *problems) {
 		case o.Sale.Rule == schemas.RuleMHID && mhid != nil && c.StartedAt.Before(mhid.StartedAt),
 			o.Sale.Rule == schemas.RuleCLI && (mhid != nil || number != nil && c.StartedAt.Before(number.StartedAt)):
 			p.add("the sale at %s was matched to the call %q, while a better one was there before it", it.Position, o.Sale.CallID)
+		}
+	}
+}
+
+// checkTransactions: of the transactions with one natural key transactions_current shows the one that was accepted last, and all that have no
+// id of their own.
+func (w *World) checkTransactions(p *problems) {
+	p.begin("transactions_current as the model")
+	bySource := w.outcomesOf(schemas.KindTransactions)
+	model := map[string]*Outcome{}
+	for i := range w.Items {
+		it := &w.Items[i]
+		o := bySource[it.Position]
+		if it.Transaction == nil || o == nil || !o.Processed {
+			continue
+		}
+		key := it.ID
+		if t := it.Transaction; t.TransactionID != nil && *t.TransactionID != "" {
+			number, at := "none", "none"
+			if t.BeeNumberCustomer != nil {
+				number = t.BeeNumberCustomer.String()
+			}
+			if t.TransactionTime != nil {
+				at = t.TransactionTime.UTC().Format(time.RFC3339Nano)
+			}
+			key = fmt.Sprintf("%q of %s: %s, %s, %s", *t.TransactionID, it.Tenant, number, text(t.TransactionBillSeq), at)
+		}
+		before := model[key]
+		if before == nil || cmp.Or(before.AcceptedAt.Compare(o.AcceptedAt), cmp.Compare(before.SourceOffset, o.SourceOffset), cmp.Compare(before.SourcePartition, o.SourcePartition)) < 0 {
+			model[key] = o
+		}
+	}
+	last := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(model)) {
+		o := model[key]
+		last[o.ID] = true
+		if !w.Transactions[o.ID] {
+			p.add("the last transaction %s is item %s, which the view does not show", key, o.ID)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.Transactions)) {
+		if !last[id] {
+			p.add("the view shows item %s, which is not the last of its transaction", id)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package checker
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ func goodWorld() *World {
 	w := ownershipWorld()
 	w.addSales()
 	w.addCalls()
+	w.addTransactions()
 	return w
 }
 
@@ -101,6 +103,21 @@ func (w *World) addCalls() {
 	}}
 }
 
+func (w *World) addTransactions() {
+	w.Transactions = map[string]bool{}
+	for i, id := range []string{"T", "T", ""} {
+		it := Item{Position: Position{"transactions", 0, int64(i)}, Kind: "transactions", Tenant: "t", Transaction: &schemas.Transaction{TransactionID: &id}}
+		it.ID, it.Marker = schemas.BareItemID("transactions", 0, 0, int64(i)), fmt.Sprint("m", 9+i)
+		w.Items = append(w.Items, it)
+		o := Outcome{Position: Position{"transactions.processed", 0, int64(i)}, Processed: true}
+		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Attempt: 1, SourceTopic: "transactions", SourceOffset: int64(i), AcceptedAt: noon}
+		w.Outcomes = append(w.Outcomes, o)
+		w.Tables["transactions"] = append(w.Tables["transactions"], Row{o.Position, "t", it.ID})
+		w.Transactions[it.ID] = i > 0
+	}
+	maps.DeleteFunc(w.Transactions, func(_ string, shown bool) bool { return !shown })
+}
+
 func ownershipWorld() *World {
 	key := "t\x00u\x00s"
 	own := schemas.Partition([]byte(key), 4)
@@ -138,6 +155,7 @@ func ownershipWorld() *World {
 var goodSent = []Sent{
 	{"m1", 2, harness.Accepted}, {"m2", 1, harness.Accepted}, {"m3", 4, harness.Refused}, {"m4", 1, harness.Unknown},
 	{"m5", 2, harness.Accepted}, {"m6", 1, harness.Accepted}, {"m7", 1, harness.Accepted}, {"m8", 1, harness.Accepted},
+	{"m9", 1, harness.Accepted}, {"m10", 1, harness.Accepted}, {"m11", 1, harness.Accepted},
 }
 
 func TestCheckerHasNothingToSayOfAGoodWorld(t *testing.T) {
@@ -196,6 +214,10 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 			w.Items[4].Appended = noon.Add(time.Hour)
 			w.Records[2].Call.StartedAt = noon.Add(-time.Minute)
 		}},
+		{"a transaction that was replaced shown", "is not the last", func(w *World) { w.Transactions[w.Items[6].ID] = true }},
+		{"a last transaction not shown", "the view does not show", func(w *World) { delete(w.Transactions, w.Items[7].ID) }},
+		{"a transaction without id not shown", "the view does not show", func(w *World) { delete(w.Transactions, w.Items[8].ID) }},
+		{"a transaction not in its table", "at transactions.processed", func(w *World) { w.Tables["transactions"] = nil }},
 		{"an old fact shown", "the topic's last is", func(w *World) {
 			w.Facts["calls"]["t/c1"] = FactNow{schemas.FactVersion(w.Records[0].Appended, 0), w.Records[0].Text}
 		}},
@@ -226,7 +248,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"an accepted batch lost", "was accepted and is not there", func(w *World) { w.Items = w.Items[2:] }},
 		{"a refused batch there", "was refused and is there", func(w *World) { w.Items[0].Marker, w.Items[1].Marker = "m3", "m3" }},
 		{"an unknown batch half there", "1 items, 2 are there", func(w *World) { w.Items[0].Marker, w.Items[1].Marker = "m4", "m4" }},
-		{"something that nobody sent", "nobody sent", func(w *World) { w.Items[0].Marker = "m9" }},
+		{"something that nobody sent", "nobody sent", func(w *World) { w.Items[0].Marker = "m99" }},
 		{"a dead letter with an outcome", "is a dead letter", func(w *World) { w.Dead[w.Items[0].Position] = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -21,21 +21,22 @@ import (
 
 // World is what Kafka and ClickHouse hold. Records and rows are in the order of topic, partition, offset.
 type World struct {
-	Partitions  int32 // of item and result topics
-	Batches     []Batch
-	Items       []Item
-	Outcomes    []Outcome
-	Records     []Record  // of fact topics all, of reference topics those that came through the API
-	Requests    []Request // headers of requests with an idempotency key
-	Answers     []Answer
-	State       map[string]schemas.OwnershipState // last values of ownership.state, by key
-	Remembered  map[string]schemas.Request        // last values of requests.state, by key
-	DeadLetters []Position                        // records of the topic dead_letters
-	Dead        map[Position]bool                 // records that dead letters are about, those that the sink found included
-	Tables      map[string][]Row                  // log tables of ClickHouse, by name
-	Ownership   map[string]int64                  // view ownership_current: quantities by key
-	Sales       map[string]SaleNow                // view sales_current, by key
-	Facts       map[string]map[string]FactNow     // views of facts by topic, each by tenant/own id
+	Partitions   int32 // of item and result topics
+	Batches      []Batch
+	Items        []Item
+	Outcomes     []Outcome
+	Records      []Record  // of fact topics all, of reference topics those that came through the API
+	Requests     []Request // headers of requests with an idempotency key
+	Answers      []Answer
+	State        map[string]schemas.OwnershipState // last values of ownership.state, by key
+	Remembered   map[string]schemas.Request        // last values of requests.state, by key
+	DeadLetters  []Position                        // records of the topic dead_letters
+	Dead         map[Position]bool                 // records that dead letters are about, those that the sink found included
+	Tables       map[string][]Row                  // log tables of ClickHouse, by name
+	Ownership    map[string]int64                  // view ownership_current: quantities by key
+	Sales        map[string]SaleNow                // view sales_current, by key
+	Transactions map[string]bool                   // ids of the items that the view transactions_current shows
+	Facts        map[string]map[string]FactNow     // views of facts by topic, each by tenant/own id
 }
 
 // Position is where a record lies.
@@ -56,17 +57,18 @@ type Batch struct {
 // Item is a record of an item topic that can be read as an item.
 type Item struct {
 	Position
-	Kind      string
-	Tenant    string
-	ID        string
-	Batch     string // key; empty for a bare record
-	Index     int32
-	Marker    string // see [Sent]
-	Origin    *schemas.Origin
-	Misplaced bool // lies in another partition than that of its key: to be forwarded
-	Appended  time.Time
-	Ownership *schemas.Ownership
-	Sale      *schemas.Sale
+	Kind        string
+	Tenant      string
+	ID          string
+	Batch       string // key; empty for a bare record
+	Index       int32
+	Marker      string // see [Sent]
+	Origin      *schemas.Origin
+	Misplaced   bool // lies in another partition than that of its key: to be forwarded
+	Appended    time.Time
+	Ownership   *schemas.Ownership
+	Sale        *schemas.Sale
+	Transaction *schemas.Transaction
 }
 
 // Outcome is a record of a result topic.
@@ -163,7 +165,7 @@ func unprocessedTopics() (all []string) {
 func Read(ctx context.Context, p *harness.Parts) (*World, error) {
 	w := &World{
 		State: map[string]schemas.OwnershipState{}, Remembered: map[string]schemas.Request{}, Dead: map[Position]bool{}, Tables: map[string][]Row{},
-		Ownership: map[string]int64{}, Sales: map[string]SaleNow{}, Facts: map[string]map[string]FactNow{},
+		Ownership: map[string]int64{}, Sales: map[string]SaleNow{}, Transactions: map[string]bool{}, Facts: map[string]map[string]FactNow{},
 	}
 	r := newReader(w, p.Registry)
 	var err error
@@ -200,54 +202,54 @@ func partitions(ctx context.Context, kafka []kgo.Opt) (int32, error) {
 
 // reader decodes records into a world.
 type reader struct {
-	w              *World
-	headers        *schemas.Decoder[schemas.BatchHeader]
-	changes        *schemas.Decoder[schemas.Ownership]
-	events         *schemas.Decoder[schemas.CustomerEvent]
-	referrals      *schemas.Decoder[schemas.Referral]
-	sales          *schemas.Decoder[schemas.Sale]
-	transactions   *schemas.Decoder[schemas.Transaction]
-	changed        *schemas.Decoder[schemas.OwnershipResult]
-	eventsDone     *schemas.Decoder[schemas.EventResult]
-	referralsDone  *schemas.Decoder[schemas.ReferralResult]
-	salesDone      *schemas.Decoder[schemas.SaleResult]
-	transfersDone  *schemas.Decoder[schemas.TransactionResult]
-	referencesDone *schemas.Decoder[schemas.ReferenceProcessed]
-	unprocessed    *schemas.Decoder[schemas.Unprocessed]
-	ownershipState *schemas.Decoder[schemas.OwnershipState]
-	requestState   *schemas.Decoder[schemas.Request]
-	answers        *schemas.Decoder[schemas.RequestAnswer]
-	deadLetters    *schemas.Decoder[schemas.DeadLetter]
-	calls          *schemas.Decoder[schemas.Call]
-	orderLines     *schemas.Decoder[schemas.OrderLine]
-	invoiceLines   *schemas.Decoder[schemas.InvoiceLine]
-	stock          *schemas.Decoder[schemas.Stock]
+	w                *World
+	headers          *schemas.Decoder[schemas.BatchHeader]
+	changes          *schemas.Decoder[schemas.Ownership]
+	events           *schemas.Decoder[schemas.CustomerEvent]
+	referrals        *schemas.Decoder[schemas.Referral]
+	sales            *schemas.Decoder[schemas.Sale]
+	transactions     *schemas.Decoder[schemas.Transaction]
+	changed          *schemas.Decoder[schemas.OwnershipResult]
+	eventsDone       *schemas.Decoder[schemas.EventResult]
+	referralsDone    *schemas.Decoder[schemas.ReferralResult]
+	salesDone        *schemas.Decoder[schemas.SaleResult]
+	transactionsDone *schemas.Decoder[schemas.TransactionResult]
+	referencesDone   *schemas.Decoder[schemas.ReferenceProcessed]
+	unprocessed      *schemas.Decoder[schemas.Unprocessed]
+	ownershipState   *schemas.Decoder[schemas.OwnershipState]
+	requestState     *schemas.Decoder[schemas.Request]
+	answers          *schemas.Decoder[schemas.RequestAnswer]
+	deadLetters      *schemas.Decoder[schemas.DeadLetter]
+	calls            *schemas.Decoder[schemas.Call]
+	orderLines       *schemas.Decoder[schemas.OrderLine]
+	invoiceLines     *schemas.Decoder[schemas.InvoiceLine]
+	stock            *schemas.Decoder[schemas.Stock]
 }
 
 func newReader(w *World, r *schemas.Registry) *reader {
 	return &reader{
-		w:              w,
-		headers:        schemas.NewDecoder[schemas.BatchHeader](r, schemas.BatchHeaderSchema),
-		changes:        schemas.NewDecoder[schemas.Ownership](r, schemas.OwnershipSchema),
-		events:         schemas.NewDecoder[schemas.CustomerEvent](r, schemas.CustomerEventSchema),
-		referrals:      schemas.NewDecoder[schemas.Referral](r, schemas.ReferralSchema),
-		sales:          schemas.NewDecoder[schemas.Sale](r, schemas.SaleSchema),
-		transactions:   schemas.NewDecoder[schemas.Transaction](r, schemas.TransactionSchema),
-		changed:        schemas.NewHeadDecoder[schemas.OwnershipResult](r, schemas.OwnershipProcessedSchema),
-		eventsDone:     schemas.NewHeadDecoder[schemas.EventResult](r, schemas.EventProcessedSchema),
-		referralsDone:  schemas.NewHeadDecoder[schemas.ReferralResult](r, schemas.ReferralProcessedSchema),
-		salesDone:      schemas.NewHeadDecoder[schemas.SaleResult](r, schemas.SaleProcessedSchema),
-		transfersDone:  schemas.NewHeadDecoder[schemas.TransactionResult](r, schemas.TransactionProcessedSchema),
-		referencesDone: schemas.NewDecoder[schemas.ReferenceProcessed](r, schemas.ReferenceProcessedSchema),
-		unprocessed:    schemas.NewDecoder[schemas.Unprocessed](r, schemas.UnprocessedSchema),
-		ownershipState: schemas.NewDecoder[schemas.OwnershipState](r, schemas.OwnershipStateSchema),
-		requestState:   schemas.NewDecoder[schemas.Request](r, schemas.RequestSchema),
-		answers:        schemas.NewDecoder[schemas.RequestAnswer](r, schemas.RequestAnswerSchema),
-		deadLetters:    schemas.NewDecoder[schemas.DeadLetter](r, schemas.DeadLetterSchema),
-		calls:          schemas.NewDecoder[schemas.Call](r, schemas.CallSchema),
-		orderLines:     schemas.NewDecoder[schemas.OrderLine](r, schemas.OrderLineSchema),
-		invoiceLines:   schemas.NewDecoder[schemas.InvoiceLine](r, schemas.InvoiceLineSchema),
-		stock:          schemas.NewDecoder[schemas.Stock](r, schemas.StockSchema),
+		w:                w,
+		headers:          schemas.NewDecoder[schemas.BatchHeader](r, schemas.BatchHeaderSchema),
+		changes:          schemas.NewDecoder[schemas.Ownership](r, schemas.OwnershipSchema),
+		events:           schemas.NewDecoder[schemas.CustomerEvent](r, schemas.CustomerEventSchema),
+		referrals:        schemas.NewDecoder[schemas.Referral](r, schemas.ReferralSchema),
+		sales:            schemas.NewDecoder[schemas.Sale](r, schemas.SaleSchema),
+		transactions:     schemas.NewDecoder[schemas.Transaction](r, schemas.TransactionSchema),
+		changed:          schemas.NewHeadDecoder[schemas.OwnershipResult](r, schemas.OwnershipProcessedSchema),
+		eventsDone:       schemas.NewHeadDecoder[schemas.EventResult](r, schemas.EventProcessedSchema),
+		referralsDone:    schemas.NewHeadDecoder[schemas.ReferralResult](r, schemas.ReferralProcessedSchema),
+		salesDone:        schemas.NewHeadDecoder[schemas.SaleResult](r, schemas.SaleProcessedSchema),
+		transactionsDone: schemas.NewHeadDecoder[schemas.TransactionResult](r, schemas.TransactionProcessedSchema),
+		referencesDone:   schemas.NewDecoder[schemas.ReferenceProcessed](r, schemas.ReferenceProcessedSchema),
+		unprocessed:      schemas.NewDecoder[schemas.Unprocessed](r, schemas.UnprocessedSchema),
+		ownershipState:   schemas.NewDecoder[schemas.OwnershipState](r, schemas.OwnershipStateSchema),
+		requestState:     schemas.NewDecoder[schemas.Request](r, schemas.RequestSchema),
+		answers:          schemas.NewDecoder[schemas.RequestAnswer](r, schemas.RequestAnswerSchema),
+		deadLetters:      schemas.NewDecoder[schemas.DeadLetter](r, schemas.DeadLetterSchema),
+		calls:            schemas.NewDecoder[schemas.Call](r, schemas.CallSchema),
+		orderLines:       schemas.NewDecoder[schemas.OrderLine](r, schemas.OrderLineSchema),
+		invoiceLines:     schemas.NewDecoder[schemas.InvoiceLine](r, schemas.InvoiceLineSchema),
+		stock:            schemas.NewDecoder[schemas.Stock](r, schemas.StockSchema),
 	}
 }
 
@@ -414,10 +416,10 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 			it.Marker = markerOf(it.Sale.Description)
 		}
 	case schemas.KindTransactions:
-		var v schemas.Transaction
-		err = decode(ctx, r.transactions, rec.Value, &v)
+		it.Transaction = new(schemas.Transaction)
+		err = decode(ctx, r.transactions, rec.Value, it.Transaction)
 		if it.Marker == "" && err == nil {
-			it.Marker = markerOf(v.OrderNumber)
+			it.Marker = markerOf(it.Transaction.OrderNumber)
 		}
 	default:
 		var v schemas.CustomerEvent
@@ -465,7 +467,7 @@ func (r *reader) outcome(ctx context.Context, at Position, t schemas.Topic, rec 
 		o.Outcome = o.Sale.Outcome
 	case t.Kind == schemas.KindTransactions:
 		var v schemas.TransactionResult
-		err = decode(ctx, r.transfersDone, rec.Value, &v)
+		err = decode(ctx, r.transactionsDone, rec.Value, &v)
 		o.Outcome = v.Outcome
 	case t.Kind == schemas.References:
 		o.Reference = new(schemas.ReferenceProcessed)
@@ -504,7 +506,7 @@ func (w *World) readTables(ctx context.Context, conn driver.Conn) error {
 		slices.SortFunc(all, func(a, b Row) int { return comparePositions(a.Position, b.Position) })
 		w.Tables[table] = all
 	}
-	for _, read := range []func(context.Context, driver.Conn) error{w.readDead, w.readOwnership, w.readSales, w.readFacts} {
+	for _, read := range []func(context.Context, driver.Conn) error{w.readDead, w.readOwnership, w.readSales, w.readTransactions, w.readFacts} {
 		if err := read(ctx, conn); err != nil {
 			return err
 		}
@@ -556,6 +558,15 @@ func (w *World) readSales(ctx context.Context, conn driver.Conn) error {
 		var now SaleNow
 		err := scan(&tenant, &key, &now.Version, &now.ID, &now.CallID, &now.Value)
 		w.Sales[tenant+"\x00"+key] = now
+		return err
+	})
+}
+
+func (w *World) readTransactions(ctx context.Context, conn driver.Conn) error {
+	return query(ctx, conn, "SELECT id FROM transactions_current", func(scan func(...any) error) error {
+		var id string
+		err := scan(&id)
+		w.Transactions[id] = true
 		return err
 	})
 }

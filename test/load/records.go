@@ -66,7 +66,7 @@ func (p *producer) record(r *rand.Rand) *kgo.Record {
 		}
 		return &kgo.Record{Topic: schemas.KindSales, Value: p.encode(schemas.KindSales, s)}
 	case 3:
-		amount, code := decimal.New(int64(r.IntN(10000)), -2), fmt.Sprint(r.IntN(1000))
+		amount, code := decimal.New(int64(r.IntN(10000)), -2), []string{"", "A", "B", "C"}[r.IntN(4)]
 		return &kgo.Record{Topic: schemas.KindTransactions, Value: p.encode(schemas.KindTransactions, &schemas.Transaction{TransactionID: &code, TransactionAmount: &amount})}
 	case 4:
 		c := call(r.IntN(calls), r)

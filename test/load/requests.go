@@ -139,7 +139,7 @@ func avon(marker string, r *rand.Rand) request {
 	rows := make([]row, 1+r.IntN(30))
 	for i := range rows {
 		rows[i] = row{
-			"orderNumber": checker.Mark(marker, i), "beeNumberCustomer": r.IntN(100), "transactionId": fmt.Sprint(r.IntN(1000)),
+			"orderNumber": checker.Mark(marker, i), "beeNumberCustomer": r.IntN(10), "transactionId": fmt.Sprint(r.IntN(20)),
 			"transactionAmount": float64(r.IntN(10000)) / 100, "transactionTime": "2024-05-01T12:00:00Z",
 		}
 	}

@@ -78,7 +78,7 @@ func (s *Service) Addr() string { return s.listener.Addr().String() }
 func (s *Service) server() *http.Server {
 	return &http.Server{
 		Handler:           s.Handler(),
-		MaxHeaderBytes:    maxHeader,
+		MaxHeaderBytes:    2 * maxHeader, // beyond maxHeader we answer ourselves, as far as that goes
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.cfg.BodyTimeout,
 		// from the end of the headers: the body, a place in the budget, the commit, the wait for outcomes, and the answer's own way
@@ -274,7 +274,7 @@ func (s *Service) serve(ctx context.Context) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	s.draining.Store(true)
+	close(s.draining)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {

@@ -43,7 +43,7 @@ type Service struct {
 	producers []*producer
 	route     atomic.Pointer[routing] // nil until connected
 	problem   atomic.Pointer[error]   // why it is not connected yet
-	draining  atomic.Bool
+	draining  chan struct{}           // closed when no more is accepted
 }
 
 // routing is what publishing needs to know of the cluster; it does not change while the service runs, because partition counts never do.
@@ -68,6 +68,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, log: deps.Log.With("role", "ingest"), mux: http.NewServeMux(), tokens: NewTokens(cfg.TokenSecrets),
 		headers: schemas.NewDecoder[schemas.BatchHeader](deps.Registry, schemas.BatchHeaderSchema),
 		budget:  newBudget(cfg.ByteBudget), queue: make(chan *submission, 1024), stopped: make(chan struct{}),
+		draining: make(chan struct{}),
 	}
 	s.replies = newReplies(s)
 	s.backlog = newBacklog(s)
@@ -87,8 +88,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // Ready is nil when a posted item would be accepted and its outcome found. The error names everything that is missing.
 func (s *Service) Ready() error {
-	if s.draining.Load() {
+	select {
+	case <-s.draining:
 		return errors.New("ingest: stopping")
+	default:
 	}
 	if s.route.Load() == nil {
 		if err := s.problem.Load(); err != nil {

@@ -2,19 +2,23 @@ package ingest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/openapicheck"
 )
 
 // v1Answer is an answer of POST /v1/{kind}; of a problem the lower half.
@@ -70,11 +74,24 @@ func postV1(t testing.TB, s *ingest.Service, key, kind, body string, headers ...
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	check(t, err)
+	documented(t, res, text)
 	a := new(v1Answer)
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	check(t, dec.Decode(a))
 	return res, a
+}
+
+var document = sync.OnceValues(openapicheck.Load)
+
+// documented holds an answer against the OpenAPI document.
+func documented(t testing.TB, res *http.Response, body []byte) {
+	t.Helper()
+	d, err := document()
+	check(t, err)
+	if err := d.Response(res.Request, res, body); err != nil {
+		t.Errorf("%s %s: the answer is not what the document says: %v", res.Request.Method, res.Request.URL, err)
+	}
 }
 
 func v1Event(ref, account string) string {
@@ -257,8 +274,13 @@ func TestV1RefusesInProblems(t *testing.T) {
 			res, err := http.DefaultClient.Do(req)
 			check(t, err)
 			defer res.Body.Close()
+			text, err := io.ReadAll(res.Body)
+			check(t, err)
+			if c.status != 404 && c.status != 405 { // of paths and methods that there are not
+				documented(t, res, text)
+			}
 			var p v1Answer
-			check(t, json.NewDecoder(res.Body).Decode(&p))
+			check(t, json.Unmarshal(text, &p))
 			if res.StatusCode != c.status || res.Header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("status %d, %s: %+v", res.StatusCode, res.Header.Get("Content-Type"), p)
 			}
@@ -304,6 +326,7 @@ func TestV1StreamsListsOfAnyLength(t *testing.T) {
 		if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/x-ndjson" {
 			t.Fatalf("%s: %d %s", path, res.StatusCode, text)
 		}
+		documented(t, res, text)
 		n := 0
 		for line := range bytes.Lines(text) {
 			var row struct{ Index, Batch int }
@@ -350,5 +373,31 @@ func TestV1AStreamThatBreaksIsCut(t *testing.T) {
 	text, err := io.ReadAll(res.Body)
 	if n := bytes.Count(text, []byte("\n")); err == nil || n == 0 || n > 3000 {
 		t.Errorf("%d lines, then %v", n, err)
+	}
+}
+
+// A stop does not cut off who waits for longer than it takes: the answer is what is there.
+func TestV1AStopAnswersWhoWaitsForLong(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	s, err := ingest.New(config(t, map[string]string{"REPLY_WAIT": "500ms", "INGEST_DRAIN_TIMEOUT": "10s"}),
+		ingest.Deps{Kafka: w.broker.Opts(), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry()})
+	check(t, err)
+	register(s)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	for s.Ready() != nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.AfterFunc(time.Second, stop)
+	start := time.Now()
+	res, a := postV1(t, s, key, "customer-events", "["+v1Event("a", "hold")+","+v1Event("b", "1")+"]", "Prefer", "wait=60")
+	if took := time.Since(start); res.StatusCode != 202 || a.Pending != 1 || a.Processed != 1 || took < 1400*time.Millisecond || took > 8*time.Second {
+		t.Errorf("after %v: %d %v", took, res.StatusCode, a.short())
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
 	}
 }

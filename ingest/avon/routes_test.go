@@ -167,6 +167,7 @@ func TestArraysOfRequests(t *testing.T) {
 		{"/api/FinancialTransactionsBatchCreate[]", "text/jsv", "[{financialTransactions:[{state:A}]},{}]", "A", 200, "2", "[{},{}]"},
 		{"/api/FinancialTransactionsBatchCreate[].jsv", "text/jsv", "[{financialTransactions:[{state:A}]},{}]", "A", 200, "2", "[{},{}]"},
 		{"/json/oneway/FinancialTransactionsBatchCreate[]", "", "[" + good + "]", "AB", 204, "1", ""},
+		{"/csv/reply/FinancialTransactionsBatchCreate[]", "application/json", "[" + good + "]", "AB", 200, "1", ""},
 		{"/xml/reply/FinancialTransactionsBatchCreate[]", "", `<ArrayOfFinancialTransactionsBatchCreate xmlns="` + contractNS + `"><FinancialTransactionsBatchCreate><FinancialTransactions><FinancialTransactionsBatchCreateViewModel><State>A</State></FinancialTransactionsBatchCreateViewModel></FinancialTransactions></FinancialTransactionsBatchCreate><FinancialTransactionsBatchCreate/></ArrayOfFinancialTransactionsBatchCreate>`,
 			"A", 200, "2", `<?xml version="1.0" encoding="utf-8"?><ArrayOfFinancialTransactionsBatchCreateResponse xmlns:i="http://www.w3.org/2001/XMLSchema-instance" xmlns="http://schemas.datacontract.org/2004/07/NAV.ServiceModel">` +
 				strings.Repeat(`<FinancialTransactionsBatchCreateResponse><ResponseStatus xmlns:d3p1="http://schemas.servicestack.net/types" i:nil="true" /></FinancialTransactionsBatchCreateResponse>`, 2) + `</ArrayOfFinancialTransactionsBatchCreateResponse>`},
@@ -210,7 +211,12 @@ func TestErrorsInEachFormat(t *testing.T) {
 			t.Errorf("%s: %d (-want +got):\n%s", format, w.Code, diff)
 		}
 	}
-	w := serve(&core{t: t}, "POST", Path+"?callback=a.b", http.Header{"Content-Type": {"application/json"}}, `{"financialTransactions":1}`)
+	// What XML has no characters for is replaced.
+	w := serve(&core{t: t}, "POST", Path+".xml", http.Header{"Content-Type": {"application/json"}}, `{"financialTransactions":[{"taxRate":"\u0001\ufffe\r\t<&>"}]}`)
+	if want := "'\ufffd\ufffd&#xD;\t&lt;&amp;&gt;' is an Invalid value"; w.Code != 400 || !strings.Contains(w.Body.String(), want) {
+		t.Errorf("%d %s, want %s", w.Code, w.Body, want)
+	}
+	w = serve(&core{t: t}, "POST", Path+"?callback=a.b", http.Header{"Content-Type": {"application/json"}}, `{"financialTransactions":1}`)
 	if got := w.Body.String(); w.Code != 400 || !strings.HasPrefix(got, `a.b({"responseStatus":`) || !strings.HasSuffix(got, "})") || w.Header().Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("%d %v %s", w.Code, w.Header(), got)
 	}

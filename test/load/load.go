@@ -137,7 +137,7 @@ func (l *Load) work(ctx context.Context, worker int, r *rand.Rand) {
 	for n := 0; ctx.Err() == nil; n++ {
 		marker := fmt.Sprintf("%s-%d-%d", l.name, worker, n)
 		req := draw(marker, r)
-		if r.IntN(4) == 0 {
+		if r.IntN(6) == 0 { // a repeated request waits for ClickHouse, and holds its worker up
 			l.insist(marker, req, r)
 			continue
 		}

@@ -120,7 +120,8 @@ func (s *Service) Handler() http.Handler {
 	})
 }
 
-// headerBytes is what the request line and the headers have. net/http keeps its limit only to within its buffers, some 8 KiB.
+// headerBytes is what the request line and the headers have. net/http keeps its limit only to within its buffers, some 8 KiB, and
+// refuses in text.
 func headerBytes(r *http.Request) int {
 	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len(r.Host)
 	for name, values := range r.Header {

@@ -25,12 +25,10 @@
 //	                                        stored
 //	a body without a Content-Type, or with  400 on the documented route; on a pre-defined one the        ServiceStack ignores the body and
 //	an unknown one                          format of the path counts, below /api it is JSON             answers 200
-//	a form without the list                 400                                                          JSON that curl calls a form would be
-//	                                                                                                     lost
+//	JSON or XML that is called a form       400                                                          curl calls it so, and it would be lost
 //	the list twice, also as body and URL    400                                                          one of the two would be lost
 //	a member twice in a transaction, a      400                                                          the same
 //	column twice
-//	a transaction's member beside the list  400                                                          the caller means FinancialTransactionsCreate
 //	a list that is no list, elements that   400; null in the list is an empty transaction, and kept      the same
 //	are no objects
 //	malformed JSON, JSV that is cut off     400                                                          ServiceStack keeps what it understood

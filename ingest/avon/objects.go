@@ -92,7 +92,7 @@ func (q *request) dto(s source) error {
 	for s.Enter(); s.More(); {
 		name := s.Name()
 		if !strings.EqualFold(name, list) {
-			q.unknown(name, s.Value().text)
+			s.Value() // not of this operation
 			continue
 		}
 		if err := q.list(s); err != nil {

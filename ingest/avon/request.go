@@ -2,9 +2,7 @@ package avon
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,14 +81,6 @@ func (q *request) beginList() {
 		q.fail(list, list, "", "it is given twice")
 	}
 	q.listed = true
-}
-
-// unknown is called with a member of the DTO that is not known. Such members are ignored, but a transaction's own member there means
-// that somebody took this operation for FinancialTransactionsCreate, which has one transaction: its values would be lost.
-func (q *request) unknown(name, value string) {
-	if i := placeOf(name); i >= 0 {
-		q.fail(members[i].name, members[i].name, value, "it belongs into an element of "+list)
-	}
 }
 
 // path is that of the transaction that is being read, or of what is in its place.
@@ -238,12 +228,11 @@ func (q *request) one(b body) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		q.unknown(name, strings.Join(values[name], ","))
-	}
-	if !hasList(values) && !hasList(b.query) {
+	for name := range values {
 		// Text of another format looks like a form with a strange name: curl sends it so where nobody tells it the type.
-		return &malformed{"the form has no " + list}
+		if strings.ContainsAny(name[:min(1, len(name))], "{[<") && !hasList(values) {
+			return &malformed{"the form has no " + list}
+		}
 	}
 	return q.parameters(values)
 }

@@ -69,10 +69,7 @@ func (q *request) xmlDTO(x *xmlReader, start xml.StartElement) error {
 		case err != nil || !more:
 			return err
 		case !strings.EqualFold(child.Name.Local, list):
-			var v value
-			if v, err = x.value(child); err == nil {
-				q.unknown(child.Name.Local, v.text)
-			}
+			_, err = x.value(child) // not of this operation
 		case !isOurs(child):
 			return x.unexpected(child, list)
 		default:

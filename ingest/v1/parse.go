@@ -120,11 +120,14 @@ func (l *list) readWrapped(in *lenient.Reader) error {
 func (l *list) read(in *lenient.Reader) error {
 	for in.Enter(); in.More(); {
 		start := in.Start()
-		v := value(in)
+		v, err := l.value(in)
 		if in.Err() != nil {
 			break
 		}
-		if err := l.addJSON(v, l.body[start:in.Pos()]); err != nil {
+		if err == nil {
+			err = l.addJSON(v, l.body[start:in.Pos()])
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -173,24 +176,54 @@ func (l *list) addJSON(v any, text []byte) error {
 	return l.add(o, text, schemas.FormatJSON)
 }
 
-// value reads a JSON value, which the reader lets be no deeper than its limit.
-func value(in *lenient.Reader) any {
-	switch in.Kind() {
+// value reads a JSON value. The error is that it has more values than an item could have bytes: as a tree they would fill the memory.
+func (l *list) value(in *lenient.Reader) (any, error) {
+	t := tree{in: in, left: schemas.MaxItemBytes}
+	v := t.value()
+	if t.left < 0 {
+		return nil, l.tooLarge()
+	}
+	return v, nil
+}
+
+// tooLarge is the error for the item that would be the next.
+func (l *list) tooLarge() error {
+	return &ingest.Error{
+		Code: ingest.CodeTooLarge, Message: fmt.Sprintf("the item has more than %d bytes when encoded", schemas.MaxItemBytes), Index: len(l.items), Cause: "item_size",
+	}
+}
+
+// tree reads a value with all that is in it; the reader bounds its depth.
+type tree struct {
+	in   *lenient.Reader
+	left int // values that may still be read; beyond them nothing is kept
+}
+
+func (t *tree) value() any {
+	if t.left--; t.left < 0 {
+		t.in.Value()
+		return nil
+	}
+	switch t.in.Kind() {
 	case lenient.Object:
 		o := plainjson.Object{}
-		for in.Enter(); in.More(); {
-			name := in.Name()
-			o = append(o, plainjson.Member{Name: name, Value: value(in)})
+		for t.in.Enter(); t.in.More(); {
+			name := t.in.Name()
+			if v := t.value(); t.left >= 0 {
+				o = append(o, plainjson.Member{Name: name, Value: v})
+			}
 		}
 		return o
 	case lenient.Array:
 		list := []any{}
-		for in.Enter(); in.More(); {
-			list = append(list, value(in))
+		for t.in.Enter(); t.in.More(); {
+			if v := t.value(); t.left >= 0 {
+				list = append(list, v)
+			}
 		}
 		return list
 	}
-	switch v := in.Value(); v.Kind {
+	switch v := t.in.Value(); v.Kind {
 	case lenient.Bool:
 		return v.Text == "true"
 	case lenient.Number:
@@ -228,11 +261,12 @@ func parseNDJSON(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
 			return nil, malformed(fmt.Sprintf("line %d is nested deeper than %d levels", number, ingest.MaxDepth))
 		}
 		in := lenient.NewReader(string(line), lenient.JSON)
-		v := value(in)
-		var err error
-		if syntax := in.End(); syntax != nil {
+		v, err := items.value(in)
+		switch syntax := in.End(); {
+		case err != nil:
+		case syntax != nil:
 			err = items.append(noItem(line, schemas.FormatJSON, "The line is not valid JSON: "+syntax.Error()+"."))
-		} else {
+		default:
 			err = items.addJSON(v, line)
 		}
 		if err != nil {
@@ -241,6 +275,9 @@ func parseNDJSON(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
 	}
 	return items.items, nil
 }
+
+// maxRow is how many bytes a row may have: those of the largest item, if all of them are quotes in JSON in a cell.
+const maxRow = 4 * schemas.MaxItemBytes
 
 // parseCSV reads an item a row, below a header that names the fields.
 func parseCSV(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
@@ -267,6 +304,9 @@ func parseCSV(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
 			return nil, malformed(badCSV(err))
 		}
 		original := bytes.Trim(body[from:in.InputOffset()], "\r\n")
+		if len(original) > maxRow {
+			return nil, items.tooLarge()
+		}
 		if len(row) != width {
 			err = items.append(noItem(original, schemas.FormatCSV, fmt.Sprintf("The row has %d cells; the header has %d.", len(row), width)))
 		} else {

@@ -157,6 +157,24 @@ func TestARequestHasAtMostTenThousandItems(t *testing.T) {
 	}
 }
 
+func TestAnItemIsNoWayToFillTheMemory(t *testing.T) {
+	many := strings.Repeat("[],", 2<<20) + "[]"
+	for media, body := range map[string]string{
+		mediaJSON: `[{},{"clis":[` + many + `]}]`, mediaNDJSON: "{}\n{\"clis\":[" + many + "]}", mediaCSV: "ref,clis\n1,\n2,\"[" + many + "]\"",
+	} {
+		_, err := parsers[media].parse(kindNamed(t, "sales"), "demo", []byte(body))
+		if e := ingest.AsError(err); err == nil || e.Code != ingest.CodeTooLarge || e.Index != 1 {
+			t.Errorf("%s: %v", media, err)
+		}
+	}
+	members := strings.Repeat(`"no_such_field":1,`, 50_000) + `"ref":1`
+	start := time.Now()
+	items, err := parseJSON(kindNamed(t, "customer-events"), "demo", []byte("[{"+members+"}]"))
+	if err != nil || len(items[0].Defects) != 100 || time.Since(start) > 2*time.Second {
+		t.Errorf("after %v: %d defects, %v", time.Since(start), len(items[0].Defects), err)
+	}
+}
+
 func TestKeysAreThoseOfTheEngine(t *testing.T) {
 	for _, c := range []struct {
 		kind, item string

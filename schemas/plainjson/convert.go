@@ -189,9 +189,12 @@ func (p *converter) record(t *node, v any) any {
 	out := make(map[string]any, len(t.fields))
 	for _, m := range o {
 		p.in(m.Name, 0)
-		if f := t.field(m.Name); f == nil {
+		switch f := t.field(m.Name); {
+		case f == nil && len(p.reasons) == maxReasons: // what was meant is not looked for without end
+			p.more++
+		case f == nil:
 			p.fail(schemas.CodeInvalid, m.Value, "is not a field of %s; %s", t.shortName(), t.nearest(m.Name))
-		} else {
+		default:
 			if _, twice := out[m.Name]; twice {
 				p.fail(schemas.CodeInvalid, nil, "stands there twice")
 			}

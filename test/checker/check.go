@@ -37,6 +37,7 @@ func (w *World) Check() []string {
 	p := &problems{}
 	w.checkOutcomes(p)
 	w.checkBatches(p)
+	w.checkStatus(p)
 	w.checkForwarded(p)
 	w.checkOwnership(p)
 	w.checkReferrals(p)
@@ -135,6 +136,29 @@ func (w *World) checkBatches(p *problems) {
 }
 
 func cut[T any](s []T) []T { return s[:min(len(s), 20)] }
+
+// checkStatus: the view says of each batch that it is complete, with as many processed and unprocessed items as there are outcomes of it.
+func (w *World) checkStatus(p *problems) {
+	p.begin("batch_status as the outcomes")
+	model := map[string]StatusNow{}
+	for i := range w.Batches {
+		model[w.Batches[i].Key] = StatusNow{Status: schemas.BatchComplete}
+	}
+	for i := range w.Outcomes {
+		o := &w.Outcomes[i]
+		if o.Batch == nil {
+			continue
+		}
+		now := model[*o.Batch]
+		if o.Processed {
+			now.Processed++
+		} else {
+			now.Unprocessed++
+		}
+		model[*o.Batch] = now
+	}
+	compare(p, model, w.Status)
+}
 
 // checkForwarded: a record in a wrong partition was forwarded once, to the right one.
 func (w *World) checkForwarded(p *problems) {

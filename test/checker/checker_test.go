@@ -53,7 +53,7 @@ func (w *World) addSales() {
 		}
 		w.Items = append(w.Items, it)
 		o := Outcome{Position: Position{"sales.processed", own, 0}, Processed: i == 0}
-		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Attempt: 1, SourceTopic: "sales", SourcePartition: own, SourceOffset: int64(i)}
+		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Batch: ptr(saleBatch), Index: int32(i), Attempt: 1, SourceTopic: "sales", SourcePartition: own, SourceOffset: int64(i)}
 		if i == 0 {
 			o.Sale = &schemas.SaleResult{SaleKey: "S", Version: 0, Rule: schemas.RuleMHID, CallID: "c1"}
 		} else {
@@ -64,6 +64,7 @@ func (w *World) addSales() {
 		w.Outcomes = append(w.Outcomes, o)
 		w.Tables["sales"] = append(w.Tables["sales"], Row{o.Position, "t", it.ID})
 	}
+	w.Status[saleBatch] = StatusNow{schemas.BatchComplete, 1, 1}
 	w.Sales = map[string]SaleNow{"t\x00S": {Version: 1, ID: schemas.ItemID("t", saleBatch, 1), Value: "1"}}
 	key := schemas.RequestKey("t", "POST /sales/batches", "k")
 	at := schemas.Partition(key, 4)
@@ -97,6 +98,7 @@ func (w *World) addCalls() {
 	o.Outcome = schemas.Outcome{Tenant: "t", ID: schemas.ItemID("t", callBatch, 0), Batch: ptr(callBatch), Attempt: 1, SourceTopic: "calls", SourcePartition: -1, SourceOffset: -1}
 	o.Reference = &schemas.ReferenceProcessed{Outcome: o.Outcome, Kind: "calls", OwnID: "c2"}
 	w.Outcomes = append(w.Outcomes, o)
+	w.Status[callBatch] = StatusNow{schemas.BatchComplete, 1, 0}
 	w.Tables["references"] = []Row{{o.Position, "t", o.ID}}
 	w.Facts = map[string]map[string]FactNow{"calls": {
 		"t/c1": {schemas.FactVersion(changed.Appended, 1), changed.Text}, "t/c2": {schemas.FactVersion(through.Appended, 2), through.Text},
@@ -139,12 +141,16 @@ func ownershipWorld() *World {
 		Dead:       map[Position]bool{},
 		Tables:     map[string][]Row{"batches": {{Position{"batches", 0, 0}, "t", batchKey}}},
 		Ownership:  map[string]int64{key: 3},
+		Status:     map[string]StatusNow{batchKey: {schemas.BatchComplete, 2, 0}},
 	}
 	w.Items = []Item{first, second, copied, bare}
 	for n, it := range []Item{first, second, copied} {
 		at := Position{"ownership.processed", own, int64(n)}
 		o := Outcome{Position: at, Processed: true}
 		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Attempt: 1, SourceTopic: "ownership", SourcePartition: it.Partition, SourceOffset: it.Offset}
+		if it.Batch != "" {
+			o.Batch, o.Index = &it.Batch, it.Index
+		}
 		o.Ownership = &schemas.OwnershipResult{PreviousQuantity: int64(n), Quantity: int64(n) + 1, Version: it.Offset}
 		w.Outcomes = append(w.Outcomes, o)
 		w.Tables["ownership"] = append(w.Tables["ownership"], Row{at, "t", it.ID})
@@ -179,6 +185,9 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"half a batch", "announces 3 items", func(w *World) { w.Batches[0].Items = 3 }},
 		{"items without header", "has no header", func(w *World) { w.Batches = nil }},
 		{"an item twice in its batch", "announces 2 items", func(w *World) { w.Items[1].Index = 0 }},
+		{"a batch shown as unfinished", "the view {Status:processing", func(w *World) { w.Status[batchKey] = StatusNow{schemas.BatchProcessing, 1, 0} }},
+		{"a batch shown with other counts", "the view {Status:complete Processed:1 Unprocessed:1", func(w *World) { w.Status[batchKey] = StatusNow{schemas.BatchComplete, 1, 1} }},
+		{"a batch not shown", "the view nothing", func(w *World) { delete(w.Status, callBatch) }},
 		{"forwarded twice", "forwarded 2 times", func(w *World) { w.Items = append(w.Items, w.Items[2]) }},
 		{"not forwarded", "forwarded 0 times", func(w *World) { w.Items = slices.Delete(w.Items, 2, 3) }},
 		{"judged in a wrong partition", "was judged there", func(w *World) { w.Items[0].Misplaced = true }},

@@ -36,6 +36,7 @@ type World struct {
 	Ownership    map[string]int64                  // view ownership_current: quantities by key
 	Sales        map[string]SaleNow                // view sales_current, by key
 	Transactions map[string]bool                   // ids of the items that the view transactions_current shows
+	Status       map[string]StatusNow              // view batch_status, by key of the batch
 	Facts        map[string]map[string]FactNow     // views of facts by topic, each by tenant/own id
 }
 
@@ -126,6 +127,12 @@ type SaleNow struct {
 	Value   string
 }
 
+// StatusNow is a row of the view batch_status.
+type StatusNow struct {
+	Status                 string
+	Processed, Unprocessed int64
+}
+
 // FactNow is a row of a fact's view.
 type FactNow struct {
 	Version int64
@@ -165,7 +172,7 @@ func unprocessedTopics() (all []string) {
 func Read(ctx context.Context, p *harness.Parts) (*World, error) {
 	w := &World{
 		State: map[string]schemas.OwnershipState{}, Remembered: map[string]schemas.Request{}, Dead: map[Position]bool{}, Tables: map[string][]Row{},
-		Ownership: map[string]int64{}, Sales: map[string]SaleNow{}, Transactions: map[string]bool{}, Facts: map[string]map[string]FactNow{},
+		Ownership: map[string]int64{}, Sales: map[string]SaleNow{}, Transactions: map[string]bool{}, Status: map[string]StatusNow{}, Facts: map[string]map[string]FactNow{},
 	}
 	r := newReader(w, p.Registry)
 	var err error
@@ -506,7 +513,7 @@ func (w *World) readTables(ctx context.Context, conn driver.Conn) error {
 		slices.SortFunc(all, func(a, b Row) int { return comparePositions(a.Position, b.Position) })
 		w.Tables[table] = all
 	}
-	for _, read := range []func(context.Context, driver.Conn) error{w.readDead, w.readOwnership, w.readSales, w.readTransactions, w.readFacts} {
+	for _, read := range []func(context.Context, driver.Conn) error{w.readDead, w.readOwnership, w.readSales, w.readTransactions, w.readStatus, w.readFacts} {
 		if err := read(ctx, conn); err != nil {
 			return err
 		}
@@ -567,6 +574,16 @@ func (w *World) readTransactions(ctx context.Context, conn driver.Conn) error {
 		var id string
 		err := scan(&id)
 		w.Transactions[id] = true
+		return err
+	})
+}
+
+func (w *World) readStatus(ctx context.Context, conn driver.Conn) error {
+	return query(ctx, conn, "SELECT batch, status, processed, unprocessed FROM batch_status", func(scan func(...any) error) error {
+		var batch string
+		var now StatusNow
+		err := scan(&batch, &now.Status, &now.Processed, &now.Unprocessed)
+		w.Status[batch] = now
 		return err
 	})
 }

@@ -68,8 +68,10 @@ func TestOutcomesOfFirstAttempts(t *testing.T) {
 		schemas.KindSales: func(h any) any {
 			return &schemas.SaleProcessed{SaleResult: *h.(*schemas.SaleResult), Item: schemas.Sale{Properties: []schemas.SaleProperty{}}}
 		},
-		schemas.KindTransactions: func(h any) any { return &schemas.TransactionProcessed{TransactionResult: *h.(*schemas.TransactionResult)} },
-		schemas.References:       func(h any) any { return h },
+		schemas.KindTransactions: func(h any) any {
+			return &schemas.TransactionProcessed{TransactionResult: *h.(*schemas.TransactionResult)}
+		},
+		schemas.References: func(h any) any { return h },
 	}
 	for kind, head := range heads {
 		t.Run(kind, func(t *testing.T) {

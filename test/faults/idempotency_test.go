@@ -212,4 +212,3 @@ func retried(t *testing.T, c *harness.Client, user string) (answer keyedAnswer) 
 	})
 	return answer
 }
-

@@ -3,7 +3,9 @@ package openapi
 import (
 	"bytes"
 	_ "embed"
+	"encoding/json"
 	"html/template"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -31,6 +33,7 @@ type (
 		ID, Method, Path, Summary, Description string
 		Also                                   []string // other paths where it is
 		Parameters, Bodies, Answers            []docsRow
+		Example                                string // of a body, in JSON
 	}
 	docsRow struct {
 		Name, In, Description string
@@ -112,6 +115,9 @@ func (p *docsPage) operation(op, shared *yaml.Node) docsOperation {
 	}
 	for media, body := range members(get(get(op, "requestBody"), "content")) {
 		o.Bodies = append(o.Bodies, p.row(media, get(body, "schema")))
+		if example := get(body, "example"); example != nil {
+			o.Example = asJSON(example)
+		}
 	}
 	for status, answer := range members(get(op, "responses")) {
 		answer = p.resolve(answer)
@@ -191,6 +197,32 @@ func (p *docsPage) typeOf(s *yaml.Node) template.HTML {
 		}
 	}
 	return template.HTML(strings.Join(all, " or ")) //nolint:gosec // of types
+}
+
+// asJSON writes a node as JSON, in one line, members in their order.
+func asJSON(n *yaml.Node) string {
+	var all []string
+	switch n.Kind {
+	case yaml.MappingNode:
+		for name, v := range members(n) {
+			all = append(all, strconv.Quote(name)+": "+asJSON(v))
+		}
+		return "{" + strings.Join(all, ", ") + "}"
+	case yaml.SequenceNode:
+		for _, v := range n.Content {
+			all = append(all, asJSON(v))
+		}
+		return "[" + strings.Join(all, ", ") + "]"
+	}
+	var v any
+	if err := n.Decode(&v); err != nil {
+		panic(err)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // text is a member of a mapping that is a text; empty where there is none.

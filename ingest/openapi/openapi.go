@@ -59,6 +59,8 @@ var document = sync.OnceValue(func() *described {
 		panic(err)
 	}
 	doc := plain(parsed.Content[0])
+	examples := get(doc, "x-examples")
+	remove(doc, "x-examples")
 	remove(doc, "x-before")
 	out := &described{root: doc, also: map[string][]string{}}
 	paths, components := get(doc, "paths"), get(get(doc, "components"), "schemas")
@@ -66,7 +68,7 @@ var document = sync.OnceValue(func() *described {
 	types := avroTypes{components: components, seen: map[string]string{}}
 	for _, k := range v1.Kinds() {
 		name := types.item(k.Schema)
-		set(all, v1.Base+"/"+k.Name, pathOf(k, name, types.doc))
+		set(all, v1.Base+"/"+k.Name, pathOf(k, name, types.doc, get(examples, k.Name)))
 	}
 	for path, item := range members(paths) {
 		also := get(item, "x-also-at")
@@ -90,8 +92,8 @@ var document = sync.OnceValue(func() *described {
 	return out
 })
 
-// pathOf describes POST /v1/{kind}; item is the schema of an item, about what it is.
-func pathOf(k *v1.Kind, item, about string) *yaml.Node {
+// pathOf describes POST /v1/{kind}; item is the schema of an item, about what it is, example one of them.
+func pathOf(k *v1.Kind, item, about string, example *yaml.Node) *yaml.Node {
 	ref := func(kind, name string) *yaml.Node { return mapping("$ref", "#/components/"+kind+"/"+name) }
 	items := mapping("type", "array", "maxItems", 10000, "items", ref("schemas", item))
 	text := func(description string) *yaml.Node {
@@ -118,7 +120,7 @@ func pathOf(k *v1.Kind, item, about string) *yaml.Node {
 			"application/json", mapping("schema", mapping("oneOf", sequence(
 				items,
 				mapping("type", "object", "required", sequence("items"), "additionalProperties", false, "properties", mapping("items", plain(items))),
-			))),
+			)), "example", sequence(example)),
 			"application/x-ndjson", text("An item a line; blank lines are skipped."),
 			"text/csv", text("A header with the names of the fields, then an item a row. An empty cell is a field that is left out; a member of a record has a "+
 				"column named by its path, such as account.number, or the record is JSON in one cell, as arrays are."),

@@ -224,6 +224,9 @@ func TestEveryKindHasItsPathAndAllItsFields(t *testing.T) {
 			t.Errorf("there is no POST /v1/%s", k.Name)
 			continue
 		}
+		if example := item.Post.RequestBody.Value.Content["application/json"].Example; !exampleIsGood(t, d, k, example) {
+			t.Errorf("the example of %s is not good: %v", k.Name, example)
+		}
 		array := item.Post.RequestBody.Value.Content["application/json"].Schema.Value.OneOf[0].Value
 		var got []string
 		for name := range array.Items.Value.Properties {
@@ -239,6 +242,26 @@ func TestEveryKindHasItsPathAndAllItsFields(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", k.Name, diff)
 		}
 	}
+}
+
+// exampleIsGood reports whether the door and the document take the items of an example.
+func exampleIsGood(t *testing.T, d *openapicheck.Document, k *v1.Kind, example any) bool {
+	t.Helper()
+	body, err := json.Marshal(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var items []json.RawMessage
+	if err := json.Unmarshal(body, &items); err != nil || len(items) == 0 {
+		return false
+	}
+	req := httptest.NewRequest(http.MethodPost, "/v1/"+k.Name, bytes.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	if err := d.Request(req, body); err != nil {
+		t.Error(err)
+		return false
+	}
+	return !slices.ContainsFunc(items, func(item json.RawMessage) bool { return !readable(t, k.Name, string(item)) })
 }
 
 func fieldsOf(t *testing.T, s *schemas.Schema) (names []string) {

@@ -29,7 +29,9 @@
 //
 // A body that cannot be read is refused whole: JSON or CSV that is malformed, nested deeper than 64 levels, or not UTF-8. An item is never a
 // reason for that: one that does not fit its schema, an unknown field, a line of NDJSON that is no JSON object, a row with another number of
-// cells than the header become unprocessed items, each with all of its defects and the bytes as sent. Two items may have the same ref.
+// cells than the header become unprocessed items, each with all of its defects and the bytes as sent (of CSV the row). Two items may have the
+// same ref. Too much is refused whole: 10,000 items, 16 MiB unpacked, or an item of more than 1 MiB when encoded, which the problem's index
+// names.
 //
 // # Answers
 //

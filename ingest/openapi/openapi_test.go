@@ -233,10 +233,7 @@ func TestEveryKindHasItsPathAndAllItsFields(t *testing.T) {
 			got = append(got, name)
 		}
 		slices.Sort(got)
-		want := []string{"ref"}
-		for _, f := range fieldsOf(t, k.Schema) {
-			want = append(want, f)
-		}
+		want := append([]string{"ref"}, fieldsOf(t, k.Schema)...)
 		slices.Sort(want)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", k.Name, diff)

@@ -1,9 +1,13 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,10 +29,10 @@ func (c *Conn) FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]sc
 	if err != nil {
 		return nil, fmt.Errorf("find calls: %w", err)
 	}
-	if len(asked.keys) > 0 {
+	if len(asked.spans) > 0 {
 		// A call and its places lie on one shard, so that each shard knows its own calls for sure, and the nearest of all is among
 		// the nearest of each.
-		found, errs := make([][]schemas.Nearest, len(c.shards)), make([]error, len(c.shards))
+		found, errs := make([][]foundCall, len(c.shards)), make([]error, len(c.shards))
 		var group sync.WaitGroup
 		for shard := range c.shards {
 			group.Go(func() { found[shard], errs[shard] = c.findOnShard(ctx, shard, asked) })
@@ -37,10 +41,11 @@ func (c *Conn) FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]sc
 		if err := errors.Join(errs...); err != nil {
 			return nil, fmt.Errorf("find calls: %w", err)
 		}
-		for _, of := range found {
-			for i := range of {
-				asked.found[i].Last = nearer(asked.found[i].Last, of[i].Last, 1)
-				asked.found[i].Next = nearer(asked.found[i].Next, of[i].Next, -1)
+		for _, f := range slices.Concat(found...) {
+			if s := &asked.spans[f.span]; f.latest {
+				s.latest = nearer(s.latest, f.call, 1)
+			} else {
+				s.earliest = nearer(s.earliest, f.call, -1)
 			}
 		}
 	}
@@ -49,11 +54,8 @@ func (c *Conn) FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]sc
 
 // nearer is the later of two calls (sign 1) or the earlier (-1), of those at one instant the one with the higher id.
 func nearer(a, b *schemas.FoundCall, sign int) *schemas.FoundCall {
-	if a == nil || b == nil {
-		if a == nil {
-			return b
-		}
-		return a
+	if a == nil {
+		return b
 	}
 	if order := sign * b.StartedAt.Compare(a.StartedAt); order > 0 || order == 0 && b.ID > a.ID {
 		return b
@@ -68,12 +70,24 @@ type callKey struct {
 	until       int64 // milliseconds
 }
 
-// asked are the distinct keys of a round, and what was found of each.
+// asked are the distinct keys of a round, each with its distinct Untils in their order: the Untils of a key cut the time into spans, of which
+// the first is before all of them. Only the first and the last call of each span matter, however many sales ask for one key, and however many
+// calls it has.
 type asked struct {
-	keys  []callKey
-	at    map[callKey]int
-	found []schemas.Nearest
+	spans []span
+	at    map[callKey]int // of the span that begins with the Until
 }
+
+// span is a span of time of one key, up to the next span of the same key.
+type span struct {
+	callKey          // until is where the span begins
+	first, last bool // of the key
+	earliest    *schemas.FoundCall
+	latest      *schemas.FoundCall
+}
+
+// always is where the first span of each key begins.
+const always = math.MinInt64
 
 func newAsked(queries []schemas.CallQuery) (*asked, error) {
 	a := &asked{at: map[callKey]int{}}
@@ -83,13 +97,31 @@ func newAsked(queries []schemas.CallQuery) (*asked, error) {
 			return nil, fmt.Errorf("the end of day %s of query %d is out of range", q.Until.Format(time.RFC3339), i)
 		}
 		for _, k := range keysOf(q) {
-			if _, ok := a.at[k]; !ok && k.key != "" {
-				a.at[k] = len(a.keys)
-				a.keys = append(a.keys, k)
+			for _, begin := range []int64{always, k.until} {
+				k.until = begin
+				if _, ok := a.at[k]; !ok && k.key != "" {
+					a.at[k] = -1
+					a.spans = append(a.spans, span{callKey: k})
+				}
 			}
 		}
 	}
-	a.found = make([]schemas.Nearest, len(a.keys))
+	slices.SortFunc(a.spans, func(x, y span) int {
+		order := cmp.Or(strings.Compare(x.tenant, y.tenant), strings.Compare(x.key, y.key), cmp.Compare(x.until, y.until))
+		if x.byMHID != y.byMHID {
+			order = 1
+			if x.byMHID {
+				order = -1
+			}
+		}
+		return order
+	})
+	for i := range a.spans {
+		s := &a.spans[i]
+		a.at[s.callKey] = i
+		s.first = s.until == always
+		s.last = i+1 == len(a.spans) || a.spans[i+1].until == always
+	}
 	return a, nil
 }
 
@@ -105,18 +137,32 @@ func keysOf(q *schemas.CallQuery) []callKey {
 	return keys
 }
 
+// answers says what the spans on both sides of each Until have; an empty one has what the next one further away has.
 func (a *asked) answers(queries []schemas.CallQuery) []schemas.CallsFound {
+	last, next := make([]*schemas.FoundCall, len(a.spans)), make([]*schemas.FoundCall, len(a.spans))
+	for i := range a.spans {
+		if last[i] = a.spans[i].latest; last[i] == nil && !a.spans[i].first {
+			last[i] = last[i-1]
+		}
+	}
+	for i := len(a.spans) - 1; i >= 0; i-- {
+		if next[i] = a.spans[i].earliest; next[i] == nil && !a.spans[i].last {
+			next[i] = next[i+1]
+		}
+	}
 	all := make([]schemas.CallsFound, len(queries))
 	for i := range queries {
 		all[i].Numbers = make([]schemas.Nearest, len(queries[i].Numbers))
 		for j, k := range keysOf(&queries[i]) {
 			at, ok := a.at[k]
-			switch {
-			case !ok: // no key
-			case j == 0:
-				all[i].MHID = a.found[at]
-			default:
-				all[i].Numbers[j-1] = a.found[at]
+			if !ok {
+				continue // no key
+			}
+			nearest := schemas.Nearest{Last: last[at-1], Next: next[at]}
+			if j == 0 {
+				all[i].MHID = nearest
+			} else {
+				all[i].Numbers[j-1] = nearest
 			}
 		}
 	}
@@ -129,21 +175,39 @@ var callTables = []struct {
 	byMHID     bool
 }{{"calls_by_number_state", "number_key", false}, {"calls_by_mhid_state", "mhid_key", true}}
 
-func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]schemas.Nearest, error) {
+// foundCall is a row of an answer: a call at an edge of a span.
+type foundCall struct {
+	span   uint32
+	latest bool
+	call   *schemas.FoundCall
+}
+
+func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]foundCall, error) {
 	sql := ""
 	var tables []*ext.Table
 	for _, t := range callTables {
-		keys, err := ext.NewTable("asked_"+t.key, ext.Column("place", "UInt32"), ext.Column("tenant", "String"), ext.Column("key", "String"), ext.Column("until", "Int64"))
+		keys, err := ext.NewTable("asked_"+t.key, ext.Column("span", "UInt32"), ext.Column("tenant", "String"), ext.Column("key", "String"),
+			ext.Column("begin", "Int64"), ext.Column("edges", "Array(UInt8)"))
 		if err != nil {
 			return nil, err
 		}
 		rows := 0
-		for i, k := range a.keys {
-			if k.byMHID == t.byMHID {
-				rows++
-				if err := keys.Append(uint32(i), k.tenant, k.key, k.until); err != nil {
-					return nil, err
-				}
+		for i := range a.spans {
+			s := &a.spans[i]
+			if s.byMHID != t.byMHID {
+				continue
+			}
+			rows++
+			// Nobody asks for what is first of all, or last.
+			edges := []uint8{0, 1}
+			if s.first {
+				edges = edges[1:]
+			}
+			if s.last {
+				edges = edges[:len(edges)-1]
+			}
+			if err := keys.Append(uint32(i), s.tenant, s.key, s.until, edges); err != nil {
+				return nil, err
 			}
 		}
 		if rows == 0 {
@@ -156,7 +220,7 @@ func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]schemas.
 		sql += c.findSQL(t.table, t.key, keys.Name())
 	}
 	ctx = ch.Context(ctx, ch.WithExternalTable(tables...))
-	found := make([]schemas.Nearest, len(a.keys))
+	var found []foundCall
 	err := c.onShard(shard, func(conn driver.Conn) error {
 		for _, t := range callTables {
 			if err := c.syncReplica(ctx, shard, conn, t.table); err != nil {
@@ -169,52 +233,50 @@ func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]schemas.
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var place uint32
-			var side uint8
-			call := &schemas.FoundCall{}
-			if err := rows.Scan(&place, &side, &call.ID, &call.StartedAt, &call.MHID, &call.CallerNumber, &call.Campaign, &call.Source, &call.Medium, &call.Keyword); err != nil {
+			f := foundCall{call: &schemas.FoundCall{}}
+			var edge uint8
+			call := f.call
+			if err := rows.Scan(&f.span, &edge, &call.ID, &call.StartedAt, &call.MHID, &call.CallerNumber, &call.Campaign, &call.Source, &call.Medium, &call.Keyword); err != nil {
 				return err
 			}
-			if side == 0 {
-				found[place].Last = call
-			} else {
-				found[place].Next = call
-			}
+			f.latest = edge == 1
+			found = append(found, f)
 		}
 		return rows.Err()
 	})
 	return found, err
 }
 
-// findSQL finds the nearest calls of one kind of key, on both sides (0: before).
+// findSQL finds the calls at the edges of the spans (0: the earliest, 1: the latest) of one kind of key.
 //
 // The tables are ordered by a hash of the key, because a number is compared in a tenth of the time of a text, and there are thousands of keys
-// to be found in the index; the join by the key itself leaves out what has the same hash. The last version of a call at one place and time
-// counts, and not where it is a deleted one.
+// to be found in the index; the join by the key itself leaves out what has the same hash. Each call is in the span that began last. The last
+// version of a call at one place and time counts, and not where it is a deleted one.
 func (c *Conn) findSQL(table, key, keys string) string {
+	columns := strings.Join(callColumns, ", ")
 	tuple := ""
-	for i := range callColumns {
-		tuple += fmt.Sprintf(", tupleElement(call, %d)", i+1)
+	for i := range len(callColumns) + 2 {
+		tuple += fmt.Sprintf(", tupleElement(if(edge = 0, earliest, latest), %d)", i+1)
 	}
-	columns := ""
-	for _, name := range callColumns {
-		columns += ", " + name
-	}
-	return "SELECT place, side, call_id, at" + tuple + `
+	return "SELECT span, edge" + tuple + `
 FROM (
-    SELECT place, side, argMax(tuple(id, started_at, last), tuple(if(side = 0, 1, -1) * toUnixTimestamp64Milli(started_at), id)) AS best,
-        tupleElement(best, 1) AS call_id, tupleElement(best, 2) AS at, tupleElement(best, 3) AS call
+    SELECT span, any(edges) AS both, argMax(call, tuple(-at, call_id)) AS earliest, argMax(call, tuple(at, call_id)) AS latest
     FROM (
-        SELECT q.place AS place, toUInt8(toUnixTimestamp64Milli(c.started_at) >= q.until) AS side, c.started_at AS started_at, c.id AS id,
-            argMax(tuple(` + columns[2:] + `), version) AS last, argMax(is_deleted, version) AS gone
-        FROM ` + c.local(table) + ` AS c
-        INNER JOIN (SELECT place, tenant, key, until, sipHash64(key) AS hash FROM ` + keys + `) AS q ON q.tenant = c.tenant AND q.hash = c.hash AND q.key = c.` + key + `
-        WHERE c.tenant IN (SELECT tenant FROM ` + keys + `) AND c.hash IN (SELECT sipHash64(key) FROM ` + keys + `)
-        GROUP BY place, side, started_at, id
+        SELECT q.span AS span, any(q.edges) AS edges, c.at AS at, c.id AS call_id,
+            argMax(tuple(c.id, c.started_at, ` + columns + `), c.version) AS call, argMax(c.is_deleted, c.version) AS gone
+        FROM (
+            SELECT tenant, hash, ` + key + ` AS call_key, toUnixTimestamp64Milli(started_at) AS at, started_at, id, version, is_deleted, ` + columns + `
+            FROM ` + c.local(table) + `
+            WHERE tenant IN (SELECT tenant FROM ` + keys + `) AND hash IN (SELECT sipHash64(key) FROM ` + keys + `)
+        ) AS c
+        ASOF INNER JOIN (SELECT span, tenant, key, begin, edges, sipHash64(key) AS hash FROM ` + keys + `) AS q
+            ON q.tenant = c.tenant AND q.hash = c.hash AND q.key = c.call_key AND q.begin <= c.at
+        GROUP BY span, at, call_id
         HAVING gone = 0
     )
-    GROUP BY place, side
-)`
+    GROUP BY span
+)
+ARRAY JOIN both AS edge`
 }
 
 // callColumns is what an answer has of a call beside its id and time, in the order of the answer.

@@ -20,7 +20,8 @@
 // Each row of a log table carries its position (epoch, topic, partition, offset). All rows of a flush for one table go in one block, which
 // becomes one part: they appear together or not at all. Rows of a partition enter a table in the order of their offsets. Hence
 // max(offset) of a partition in a table says exactly what the table has of it, and whoever takes a partition over asks for it and goes on
-// behind it. Kafka's committed offset is only a hint where to start reading.
+// behind it. A table may take rows of several topics, and of some of their records only: below that offset whatever has a row there has it.
+// Kafka's committed offset is only a hint where to start reading.
 //
 // What remains is that nobody else may still be writing when the question is asked. Kafka fences commits of members that it has
 // expelled by the group's generation; ClickHouse knows nothing of that. The lease joins the two. A member reads ClickHouse's clock, then
@@ -38,5 +39,5 @@
 // member whose clock answers with an earlier time than before takes no lease until it has caught up, and counts that in
 // counterfoil_sink_clock_backwards_total.
 //
-// State tables (references, current ownership) get their rows at least once; the highest version of a key wins, so that they need no lease.
+// State tables (references, facts, current ownership) get their rows at least once; the highest version of a key wins, so that they need no lease.
 package clickhouse

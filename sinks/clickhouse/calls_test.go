@@ -173,7 +173,7 @@ func TestFindCallsOfNothing(t *testing.T) {
 }
 
 // A round of 10,000 sales among BENCH_CALLS calls (default 1,000,000) of a tenth as many numbers and a third as many MHIDs, in parts as
-// inserts of half a million leave them.
+// inserts of half a million, and the merges after them, leave them.
 func BenchmarkFindCalls(b *testing.B) {
 	calls := 1_000_000
 	if text := os.Getenv("BENCH_CALLS"); text != "" {
@@ -191,6 +191,15 @@ SELECT 'acme', 0, number, %[2]s, fromUnixTimestamp64Milli(toInt64(1500000000000 
     mhid_key AS mhid, concat('0', substring(number_key, 3)) AS caller_number, concat('Campaign ', toString(number %% 100)), 'google', 'cpc', concat('keyword ', toString(number %% 1000))
 FROM (SELECT number, toString(447000000000 + sipHash64(number, 2) %% %d) AS number_key, concat('M', hex(sipHash64(number, 3) %% %d)) AS mhid_key FROM numbers(%d, %d))
 SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, from, min(block, calls-from))))
+		}
+	}
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+		var merges, parts uint64
+		must(b, conn.any.QueryRow(b.Context(), "SELECT (SELECT count() FROM system.merges WHERE database = ?), (SELECT count() FROM system.parts WHERE database = ? AND active AND startsWith(table, 'calls_by'))",
+			conn.cfg.Database, conn.cfg.Database).Scan(&merges, &parts))
+		if merges == 0 {
+			b.Logf("%d calls, in %d parts of two tables", calls, parts)
+			break
 		}
 	}
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -181,7 +181,7 @@ func processors(results []result, out io.Writer) error {
 		return nil
 	}
 	slices.Sort(names)
-	fmt.Fprint(out, "\nCPU time, µs for each item or row; the last column is the rate at which that is all of one CPU\n\n")
+	fmt.Fprint(out, "\nCPU time, µs for each item, row or call; the last column is the rate at which that is all of one CPU\n\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "benchmark\t%s\tsum\ta second of CPU\n", strings.Join(names, "\t"))
 	for _, r := range results {

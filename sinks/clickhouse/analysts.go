@@ -77,6 +77,11 @@ func (c *Conn) CreateAnalyst(ctx context.Context, name, passwordSHA256, tenant s
 		return fmt.Errorf("analyst %q: names that begin with %s belong to us", name, prefix)
 	}
 	for i := range c.nodes {
+		if err := c.isNobodyElse(ctx, &c.nodes[i], name); err != nil {
+			return err
+		}
+	}
+	for i := range c.nodes {
 		for _, statement := range c.analystSQL(name, passwordSHA256, tenant) {
 			err := c.nodes[i].Exec(ctx, statement)
 			var refused *ch.Exception
@@ -87,6 +92,19 @@ func (c *Conn) CreateAnalyst(ctx context.Context, name, passwordSHA256, tenant s
 				return fmt.Errorf("create analyst %s on %s: %w", name, c.nodes[i].addr, err)
 			}
 		}
+	}
+	return nil
+}
+
+// isNobodyElse refuses the name of a user that is no analyst: our own would lose its rights.
+func (c *Conn) isNobodyElse(ctx context.Context, n *node, name string) error {
+	var user, analyst bool
+	err := n.QueryRow(ctx, "SELECT countIf(name = ?) > 0, countIf(name = ?) > 0 FROM system.users", name, AnalystDatabase(c.cfg.Database, name)).Scan(&user, &analyst)
+	if err != nil {
+		return fmt.Errorf("look for a user %s on %s: %w", name, n.addr, err)
+	}
+	if user && !analyst {
+		return fmt.Errorf("analyst %q: ClickHouse has a user of that name who is no analyst; choose another name", name)
 	}
 	return nil
 }

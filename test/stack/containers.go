@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -31,8 +32,7 @@ func needDocker(t testing.TB) {
 	t.Helper()
 	provider, err := testcontainers.NewDockerProvider()
 	if err == nil {
-		defer provider.Close()
-		err = provider.Health(t.Context())
+		err = errors.Join(provider.Health(t.Context()), provider.Close())
 	}
 	if err != nil {
 		t.Skipf("TEST_KAFKA=containers, and no Docker daemon answers here: %v", err)

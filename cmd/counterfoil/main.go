@@ -42,6 +42,12 @@ type app struct {
 // errUsage makes the exit code 2; its text has been printed.
 var errUsage = errors.New("usage")
 
+// exitError is a failure with an exit code of its own, which the command's help names.
+type exitError struct {
+	code int
+	error
+}
+
 func main() {
 	embedded.RunChild() // does not return in a process that was started as an embedded part
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -50,7 +56,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run runs the subcommand that args name and returns the exit code: 0, 1 for a failure, 2 for wrong usage.
+// run runs the subcommand that args name and returns the exit code: 0, 1 for a failure, 2 for wrong usage, or an exitError's.
 func run(ctx context.Context, app *app, args []string) int {
 	commands := commands()
 	if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
@@ -88,6 +94,10 @@ func run(ctx context.Context, app *app, args []string) int {
 		return 2
 	default:
 		fmt.Fprintf(app.stderr, "counterfoil %s: %v\n", cmd.name, err)
+		var own *exitError
+		if errors.As(err, &own) {
+			return own.code
+		}
 		return 1
 	}
 }
@@ -97,6 +107,7 @@ func commands() []*command {
 	return []*command{
 		upCommand(), migrateCommand(), ingestCommand(), processCommand(), sinkCommand(),
 		configCommand(), keysCommand(), analystsCommand(), sendCommand(), tailCommand(),
+		doctorCommand(), lagCommand(),
 	}
 }
 

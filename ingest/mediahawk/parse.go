@@ -108,6 +108,13 @@ func (u *upload) check() {
 	}
 	for _, s := range u.sales {
 		s.Lookback = &lookback
+		// The partner's contract wants both members; to us either is enough.
+		if s.MHID == nil && !s.has("mhid") {
+			s.defect("mhid", "is required")
+		}
+		if s.CLIs == nil && !s.has("clis") {
+			s.defect("clis", "is required")
+		}
 		for _, reason := range matching.Check(&s.Sale) {
 			if !s.has(reason.Field) { // what could not be read is not to be called missing as well
 				s.defects = append(s.defects, describe(&reason))
@@ -227,13 +234,13 @@ func (s *sale) has(field string) bool {
 	return false
 }
 
-// text reads a text into a place of the sale's own. Numbers and booleans are taken as they stand: never by way of a float.
+// text reads a text into a place of the sale's own. Numbers are taken as they stand: never by way of a float.
 func (s *sale) text(field string, v lenient.Value, to *string) *string {
 	switch v.Kind {
 	case lenient.Null, lenient.Invalid:
 		*to = ""
 		return nil
-	case lenient.Array, lenient.Object:
+	case lenient.Array, lenient.Object, lenient.Bool:
 		s.defect(field, "must be a string")
 		*to = ""
 		return nil

@@ -94,16 +94,10 @@ func Check(it *schemas.Sale) []schemas.Reason {
 	return d.Reasons()
 }
 
-// checkWho checks the two members that say whose calls are looked for. Both keys must be present and one of the two must say something;
-// what the numbers are is not asked, because a withheld one is everyday traffic.
+// checkWho checks the two members that say whose calls are looked for. One of the two must say something; what the numbers are is not
+// asked, because a withheld one is everyday traffic.
 func checkWho(d *defects.List, it *schemas.Sale) {
-	if it.MHID == nil {
-		d.Missing("mhid")
-	}
-	if it.CLIs == nil {
-		d.Missing("clis")
-	}
-	if it.MHID != nil && it.CLIs != nil && *it.MHID == "" && len(*it.CLIs) == 0 {
+	if (it.MHID == nil || *it.MHID == "") && (it.CLIs == nil || len(*it.CLIs) == 0) {
 		d.Add(schemas.CodeMissing, "mhid", nil, "is empty and so is clis; one of the two must say whose calls to look for.")
 	}
 	d.Short("mhid", it.MHID)
@@ -134,13 +128,23 @@ func Window(it *schemas.Sale) (from, until time.Time) {
 // asked for.
 func Query(tenant string, it *schemas.Sale) schemas.CallQuery {
 	_, until := Window(it)
-	q := schemas.CallQuery{Tenant: tenant, MHID: *it.MHID, Until: until}
-	for _, text := range *it.CLIs {
+	q := schemas.CallQuery{Tenant: tenant, Until: until}
+	if it.MHID != nil {
+		q.MHID = *it.MHID
+	}
+	for _, text := range clis(it) {
 		if key := schemas.PhoneKey(text); key != "" && !slices.Contains(q.Numbers, key) {
 			q.Numbers = append(q.Numbers, key)
 		}
 	}
 	return q
+}
+
+func clis(it *schemas.Sale) []string {
+	if it.CLIs == nil {
+		return nil
+	}
+	return *it.CLIs
 }
 
 // Decide matches a sale that passed [Check]. asked is its [Query] and found the answer. The result comes without its Outcome part, SaleKey

@@ -24,7 +24,7 @@ func unmatched(it *schemas.Sale, asked *schemas.CallQuery, candidates []schemas.
 		who = append(who, "from "+strings.Join(asked.Numbers, " or "))
 	}
 	if len(who) == 0 {
-		return fmt.Sprintf("No call was looked for: mhid is empty, and none of the %d clis is a telephone number.", len(*it.CLIs))
+		return fmt.Sprintf("No call was looked for: mhid is empty, and none of the %d clis is a telephone number.", len(clis(it)))
 	}
 	day := until.AddDate(0, 0, -1)
 	message := fmt.Sprintf("No call %s started between %s and %s (UTC)", strings.Join(who, " or "), from.Format(time.DateOnly), day.Format(time.DateOnly))

@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
+
+// reportLimit is how long a question may take. A caller waits for it; where ClickHouse hangs, it must hear so.
+const reportLimit = 5 * time.Second
 
 // Reports answers what the HTTP doors ask of ClickHouse. Every question names the tenant, and no answer holds another's rows.
 type Reports struct{ conn *Conn }
@@ -16,6 +20,8 @@ func (c *Conn) Reports() *Reports { return &Reports{conn: c} }
 
 // Ownership is who owns a product now, by the folded SKU ([schemas.Fold]), in the order of the folded user names. Empty: nobody does.
 func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	rows, err := r.conn.any.Query(ctx, "SELECT user_name, product_sku, time_of_approval, source, quantity FROM "+r.conn.table("ownership_current")+
 		" WHERE tenant = ? AND sku_key = ? ORDER BY user_key", tenant, skuKey)
 	if err != nil {
@@ -35,6 +41,8 @@ func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schem
 
 // Batch is the batch with the given number; nil: there is none (yet) of this tenant.
 func (r *Reports) Batch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	batches, err := r.batches(ctx, "number = ?", "1", tenant, number)
 	if err != nil || len(batches) == 0 {
 		return nil, err
@@ -44,6 +52,8 @@ func (r *Reports) Batch(ctx context.Context, tenant string, number int64) (*sche
 
 // Batches are the newest first, with numbers below before (0: from the newest on), at most limit.
 func (r *Reports) Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	if before == 0 {
 		before = 1<<63 - 1
 	}
@@ -52,6 +62,8 @@ func (r *Reports) Batches(ctx context.Context, tenant string, before int64, limi
 
 // DoorBatches are the batches that came in by one door, the newest first, without the first offset of them, at most limit.
 func (r *Reports) DoorBatches(ctx context.Context, tenant, door string, offset int64, limit int) ([]schemas.BatchReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	return r.batches(ctx, "door = ?", fmt.Sprintf("%d OFFSET %d", limit, offset), tenant, door)
 }
 
@@ -101,6 +113,8 @@ func (r *Reports) batches(ctx context.Context, where, limit, tenant string, valu
 // BatchItems are the items of a batch whose last attempt was processed, or was not, by index, with indexes above after (-1: from the first
 // on), at most limit. kind is the batch's.
 func (r *Reports) BatchItems(ctx context.Context, tenant, kind, batchKey string, processed bool, after int32, limit int) ([]schemas.ItemReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	topic, ok := schemas.TopicNamed(schemas.ProcessedTopic(kind))
 	if !ok {
 		return nil, fmt.Errorf("items of a batch: no table for the kind %q", kind)

@@ -21,6 +21,8 @@ const (
 // Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece
 // are counted up to a whole one.
 func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	customer := q.CustomerID
 	if customer == 0 {
 		found, err := r.customer(ctx, q.Tenant, q.AccountNo)

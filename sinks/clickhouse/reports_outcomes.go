@@ -23,6 +23,8 @@ var heads = map[string]reflect.Type{
 // BatchOutcomes are the outcomes of the first attempts of a batch's items, by index, those that are here already: what the request that
 // made the batch was told, or would have been. kind is that of the batch's result topics.
 func (r *Reports) BatchOutcomes(ctx context.Context, tenant, kind, batchKey string) ([]schemas.OutcomeReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
 	processed, err := r.firstProcessed(ctx, tenant, kind, batchKey)
 	if err != nil {
 		return nil, fmt.Errorf("processed outcomes of a batch: %w", err)

@@ -28,8 +28,8 @@
 //	AccountNo                              has at most 10 characters before blanks are cut off           the order is not published
 //	MonthsBack below 1, weeks below 0      400                                                           nothing is published
 //	an empty body, null                    400 before the key is looked at                               there is no key in it
-//	what cannot be converted               "An error has occurred." in ModelState, as the framework      an error must say what to change
-//	                                       masks it, and in words in MessageDetail
+//	what cannot be converted               "An error has occurred." under its name in ModelState; in     the framework masks it so
+//	                                       words in our log
 //	members of a wrong type in XML         are named, as in JSON                                         the framework gives up at the first
 //	form bodies                            415                                                           not in the published list of formats
 //	other charsets than UTF-8, UTF-16      are read as UTF-8, and are 400 where they are not             as the framework does

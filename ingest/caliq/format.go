@@ -71,12 +71,19 @@ type httpError struct {
 	Message       string
 	MessageDetail string     `json:",omitempty"`
 	ModelState    modelState `json:",omitempty"`
+
+	detail string // what the framework masks; for the log
 }
 
 // invalidRequest is the message of everything that has a ModelState.
 const invalidRequest = "The request is invalid."
 
-func (e *httpError) Error() string { return e.Message }
+func (e *httpError) Error() string {
+	if e.detail != "" {
+		return e.Message + " " + e.detail
+	}
+	return e.Message
+}
 
 // modelState is what is wrong with the members of a request. Keys are names that XML can have as they are: the framework would encode others.
 type modelState []fieldErrors

@@ -122,7 +122,9 @@ func notFound(r *http.Request, name string) error {
 // refusal puts an error into the framework's form.
 func refusal(w http.ResponseWriter, r *http.Request, err error) *httpError {
 	var refused *httpError
-	if !errors.As(err, &refused) {
+	if errors.As(err, &refused) {
+		ingest.NoteError(r, refused)
+	} else {
 		e := ingest.AsError(err)
 		ingest.NoteError(r, e)
 		e.SetRetryAfter(w)

@@ -83,13 +83,13 @@ func read(contentType string, body []byte) (*params, error) {
 var errNothing = errors.New("there is no value")
 
 func nothing() error {
-	return &httpError{status: http.StatusBadRequest, Message: invalidRequest, MessageDetail: "The request has no body."}
+	return &httpError{status: http.StatusBadRequest, Message: invalidRequest, detail: "The request has no body."}
 }
 
 // malformed says that a body cannot be read at all. The framework puts that at the parameter itself.
 func malformed(err error) error {
 	return &httpError{
-		status: http.StatusBadRequest, Message: invalidRequest, MessageDetail: "The request body is malformed: " + err.Error() + ".",
+		status: http.StatusBadRequest, Message: invalidRequest, detail: "The request body is malformed: " + err.Error() + ".",
 		ModelState: modelState{{prefix, []string{masked}}},
 	}
 }
@@ -199,11 +199,11 @@ func (v *values) convert() (*params, error) {
 		}
 		if problem != "" {
 			e.add(prefix+"."+name, masked)
-			e.MessageDetail += name + " " + problem + ". "
+			e.detail += name + " " + problem + ". "
 		}
 	}
 	if e.ModelState != nil {
-		e.MessageDetail = strings.TrimSpace(e.MessageDetail)
+		e.detail = strings.TrimSpace(e.detail)
 		return nil, e
 	}
 	return p, nil

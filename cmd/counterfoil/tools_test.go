@@ -20,12 +20,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/harness"
 	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // This file tests keys, send, tail and the demo data as they are called, against a broker and a registry.
 
-func TestMain(m *testing.M) { stack.Main(m) }
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // tools is a prepared Kafka and registry, and the environment in which commands find them.
 type tools struct {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,9 @@ func (p *Parts) Counterfoil(stdin string, args ...string) string {
 	p.t.Helper()
 	return run(p.t, p.settings, stdin, args...)
 }
+
+// Settings is the environment in which a subcommand reaches these parts.
+func (p *Parts) Settings() []string { return slices.Clone(p.settings) }
 
 // Conn is a native connection to ClickHouse in the product's database.
 func (p *Parts) Conn() driver.Conn {

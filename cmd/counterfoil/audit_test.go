@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/audit"
+	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/harness"
+	"github.com/counterfoil/counterfoil/test/load"
+)
+
+// audited runs counterfoil audit as cron does.
+func audited(t *testing.T, p *harness.Parts, args ...string) (code int, report auditJSON) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	began := time.Now()
+	code = run(t.Context(), &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, environ: p.Settings()}, append([]string{"audit", "--json"}, args...))
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+		t.Fatalf("exit code %d, %v: %s%s", code, err, out.String(), errs.String())
+	}
+	t.Logf("audit %v took %s", args, time.Since(began).Round(time.Millisecond))
+	return code, report
+}
+
+// proven runs an audit that must find nothing, and returns how much each check compared.
+func proven(t *testing.T, p *harness.Parts, args ...string) map[string]int64 {
+	t.Helper()
+	code, report := audited(t, p, args...)
+	if code != 0 || !report.Proven {
+		t.Errorf("audit %v of a good world: exit code %d, %s", args, code, describe(report.Findings))
+	}
+	return compared(report.Report)
+}
+
+func compared(r *audit.Report) map[string]int64 {
+	n := map[string]int64{}
+	for _, c := range r.Checks {
+		n[c.Name] = c.Compared
+	}
+	return n
+}
+
+func describe(findings []audit.Finding) string {
+	var lines []string
+	for _, f := range findings {
+		lines = append(lines, fmt.Sprintf("%s %s: %s", f.Check, strings.TrimSpace(f.Table+" "+f.At()), f.Problem))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// lost moves a group's committed offset past a record that is produced while no copy of the process runs, and returns where the record lies.
+func lost(t *testing.T, c *harness.Cluster, group string, records ...*kgo.Record) []string {
+	t.Helper()
+	adm := kadm.NewClient(c.Client())
+	c.Produce(records...)
+	var at []string
+	for _, rec := range records {
+		harness.Eventually(t, 20*time.Second, func() string { // until the group has forgotten its static member
+			done, err := adm.CommitOffsets(t.Context(), group, kadm.OffsetsFromRecords(*rec))
+			if err == nil {
+				err = done.Error()
+			}
+			if err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		at = append(at, fmt.Sprintf("%s/%d@%d", rec.Topic, rec.Partition, rec.Offset))
+	}
+	return at
+}
+
+// trickle goes on sending, changes of few keys by either door, until stop is called.
+func trickle(t *testing.T, c *harness.Cluster, client *harness.Client) (stop func()) {
+	t.Helper()
+	change := schemas.Ownership{UserName: ptr("User"), ProductSKU: ptr("SKU")}
+	value, quit := c.Encode(schemas.KindOwnership, &change), make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for n := int32(0); ; n++ {
+			select {
+			case <-quit:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			// To any partition, most of them wrong ones.
+			rec := &kgo.Record{Topic: schemas.KindOwnership, Partition: n % 4, Value: value, Headers: []kgo.RecordHeader{schemas.TenantHeader(load.Tenant)}}
+			if err := c.Client().ProduceSync(t.Context(), rec).FirstErr(); err != nil {
+				t.Error(err)
+			}
+			client := client
+			if n%2 == 0 {
+				client = client.Keyed(fmt.Sprint("trickle-", n/4)) // every request twice
+			}
+			if answer, err := client.HelloID(t.Context(), []map[string]any{{"UserName": "User", "ProductSKU": fmt.Sprint("SKU-", n/4)}}); err != nil || answer.Verdict() != harness.Accepted {
+				t.Errorf("%v %v", answer, err)
+			}
+		}
+	})
+	stop = sync.OnceFunc(func() { close(quit); sender.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestAudit(t *testing.T) {
+	c := harness.StartCluster(t, harness.Copies(1, 1, 1))
+	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL)
+	l := load.Start(t, &c.Parts, "audit", 7, 2, client)
+	// What nobody can read, on topics of every role.
+	tenant := []kgo.RecordHeader{schemas.TenantHeader(load.Tenant)}
+	junk := []*kgo.Record{
+		{Topic: schemas.KindOwnership, Value: []byte("no Avro"), Headers: tenant},
+		{Topic: schemas.KindSales, Value: []byte("no tenant")},
+		{Topic: schemas.KindReferrals, Headers: append(tenant, kgo.RecordHeader{Key: schemas.HeaderIndex, Value: []byte("first")})},
+		{Topic: schemas.KindTransactions, Value: make([]byte, schemas.MaxItemBytes), Headers: tenant},
+		{Topic: schemas.ProcessedTopic(schemas.KindOwnership), Value: []byte("no outcome")},
+		{Topic: schemas.DeadLetters, Value: []byte("no letter"), Headers: tenant},
+		{Topic: schemas.Calls, Key: []byte(load.Tenant + "/x"), Value: []byte("no call"), Headers: tenant},
+		{Topic: schemas.Accounts, Key: []byte("no key"), Value: []byte{0}},
+		{Topic: schemas.Requests, Value: []byte("no request"), Headers: tenant},
+	}
+	c.Produce(junk...)
+	harness.Eventually(t, 20*time.Second, func() string {
+		if n := l.Sent(); n < 100 {
+			return fmt.Sprint(n, " sent")
+		}
+		return ""
+	})
+	l.Stop()
+	stop := trickle(t, c, client)
+	proven(t, &c.Parts) // nothing is at rest
+	stop()
+	c.WaitDrained(30 * time.Second)
+	middle := time.Now()
+	time.Sleep(10 * time.Millisecond)
+
+	all := proven(t, &c.Parts)
+	for check, n := range all {
+		if n < 5 {
+			t.Errorf("check %s compared %d: the load has more", check, n)
+		}
+	}
+	// One finished bare record of each kind and the account that the rest is about.
+	p := func(table string) string {
+		return c.SQL("SELECT concat('topic = ''', topic, ''' AND partition = ', toString(partition), ' AND offset = ', toString(offset)), '|', topic, '/', partition, '@', offset FROM " +
+			table + " WHERE batch = '' AND epoch = 0 ORDER BY offset LIMIT 1 FORMAT TSVRaw")
+	}
+	split := func(text string) (where, at string) {
+		where, at, _ = strings.Cut(strings.ReplaceAll(text, "\t", ""), "|")
+		return where, at
+	}
+	ownership, ownershipAt := split(p("ownership"))
+	transactions, transactionsAt := split(p("transactions"))
+	unprocessed, unprocessedAt := split(p("unprocessed"))
+	want := map[string]string{}
+	now := func(check, table, at, problem string) {
+		want[check+" "+strings.TrimSpace(table+" "+at)] = problem
+	}
+
+	t.Run("since and tenant", func(t *testing.T) {
+		some := proven(t, &c.Parts, "--since", "1h", "--tenant", load.Tenant)
+		if diff := cmp.Diff(all[audit.CheckItems]-1, some[audit.CheckItems]); diff != "" { // one record names no tenant
+			t.Errorf("items since an hour of the only tenant (-want +got):\n%s", diff)
+		}
+		for check, n := range proven(t, &c.Parts, "--since", middle.Format(time.RFC3339Nano)) {
+			if check != audit.CheckTables && check != audit.CheckOutcomes && n != 0 {
+				t.Errorf("check %s compared %d that were accepted after everything", check, n)
+			}
+		}
+		for check, n := range proven(t, &c.Parts, "--tenant", "nobody") {
+			if n != 0 {
+				t.Errorf("check %s compared %d of a tenant that does not exist", check, n)
+			}
+		}
+	})
+
+	// Rows: one deleted, one doubled, one that is somebody else's, one of a position that is still to come.
+	mutate := func(sql string) { t.Helper(); c.SQL(sql + " SETTINGS mutations_sync = 2") }
+	mutate("ALTER TABLE ownership DELETE WHERE " + ownership)
+	now("rows", "ownership", ownershipAt, "the record has no row")
+	c.SQL("INSERT INTO transactions SELECT * REPLACE (now64(3) + INTERVAL 1 HOUR AS write_by) FROM transactions WHERE " + transactions)
+	now("rows", "transactions", transactionsAt, "the record has more than one row")
+	mutate("ALTER TABLE unprocessed UPDATE id = '00' WHERE " + unprocessed)
+	now("rows", "unprocessed", unprocessedAt, "the row is 00 of")
+	c.SQL("INSERT INTO referrals (topic, epoch, partition, offset, write_by, tenant, id) VALUES ('referrals.processed', 0, 1, 1000000000, now64(3) + INTERVAL 1 HOUR, 'load', 'x')")
+	now("rows", "referrals", "referrals.processed/1@1000000000", "the topic ends at offset")
+	c.SQL("INSERT INTO referrals (topic, epoch, partition, offset, write_by, tenant, id) VALUES ('ownership.processed', 0, 1, 0, now64(3) + INTERVAL 1 HOUR, 'load', 'y')")
+	now("rows", "referrals", "ownership.processed/1@0", "the table is not made from this topic")
+
+	// An account that is gone from its table.
+	id := c.SQL("SELECT id FROM accounts_state WHERE tenant = 'load' ORDER BY version LIMIT 1")
+	version := c.SQL("SELECT version FROM accounts_state WHERE id = '" + id + "'")
+	mutate("ALTER TABLE accounts_state DELETE WHERE id = '" + id + "'")
+	now("versions", "accounts_state", "accounts/0@"+version, "the record has not arrived")
+
+	// An outcome too many, a header without its items, one item in two records.
+	source := c.SQL("SELECT concat(toString(source_partition), ' ', toString(source_offset), ' ', source_topic) FROM unprocessed WHERE source_offset >= 0 AND source_topic = 'sales' LIMIT 1")
+	outcome := schemas.Unprocessed{Outcome: schemas.Outcome{Tenant: load.Tenant, ID: schemas.NewBatchKey(), Attempt: 1, AcceptedAt: middle.UTC(), JudgedAt: middle.UTC()}, Kind: schemas.KindSales, Format: schemas.FormatAvro}
+	if _, err := fmt.Sscan(source, &outcome.SourcePartition, &outcome.SourceOffset, &outcome.SourceTopic); err != nil {
+		t.Fatalf("%q: %v", source, err)
+	}
+	c.Produce(&kgo.Record{Topic: schemas.UnprocessedTopic(schemas.KindSales), Value: c.Encode(schemas.UnprocessedTopic(schemas.KindSales), &outcome)})
+	now("items", "", fmt.Sprintf("sales/%d@%d", outcome.SourcePartition, outcome.SourceOffset), "attempt 1 at the item was settled 2 times: an outcome at sales.")
+	header := &kgo.Record{Topic: schemas.Batches, Value: c.Encode(schemas.Batches, &schemas.BatchHeader{
+		Tenant: load.Tenant, Key: schemas.NewBatchKey(), Kind: schemas.KindTransactions, Items: 2, AcceptedAt: middle.UTC()})}
+	c.Produce(header)
+	now("batches", "batches", fmt.Sprintf("batches/0@%d", header.Offset), fmt.Sprintf("batch %d announces 2 items, and 0 have an outcome", header.Offset+1))
+	twice := (&schemas.Envelope{Tenant: load.Tenant, Batch: schemas.NewBatchKey(), Reply: 2}).Headers(nil)
+	value := c.Encode(schemas.KindTransactions, &schemas.Transaction{})
+	for range 2 {
+		c.Produce(&kgo.Record{Topic: schemas.KindTransactions, Value: value, Headers: twice})
+	}
+
+	// An item and a request that were never read.
+	c.WaitDrained(30 * time.Second)
+	doubled := c.SQL("SELECT min(offset) FROM transactions WHERE id = '" + schemas.ItemID(load.Tenant, string(twice[1].Value), 0) + "'")
+	now("outcomes", "", "transactions.processed/2@"+doubled, "attempt 1 at the item has several outcomes, at transactions.processed/2@")
+	c.Process[0].Interrupt()
+	unread := lost(t, c, schemas.GroupUpserts, &kgo.Record{Topic: schemas.KindOwnership, Partition: 3, Headers: tenant, Value: c.Encode(schemas.KindOwnership, &schemas.Ownership{})})
+	now("items", "", unread[0], "attempt 1 at the item has no outcome")
+	hash := sha256.Sum256(nil)
+	passage := schemas.Passage{Topic: schemas.Batches, Route: "POST /v1/calls", Key: "lost", BodyHash: hash[:]}
+	unread = lost(t, c, schemas.GroupRequests, &kgo.Record{Topic: schemas.Requests, Partition: 1, Value: []byte{},
+		Headers: passage.Headers((&schemas.Envelope{Tenant: load.Tenant, Batch: schemas.NewBatchKey(), Reply: 0}).Headers(nil))})
+	now("requests", "", unread[0], "the request has no answer")
+	c.Process[0].Restart()
+
+	check := func(t *testing.T, findings []audit.Finding) {
+		t.Helper()
+		left := maps.Clone(want)
+		for i := range findings {
+			f := &findings[i]
+			key := f.Check + " " + strings.TrimSpace(f.Table+" "+f.At())
+			if problem, ok := left[key]; !ok || !strings.HasPrefix(f.Problem, problem) {
+				t.Errorf("found %s: %s", key, f.Problem)
+			}
+			if f.Do == "" {
+				t.Errorf("%s does not say what to do", key)
+			}
+			delete(left, key)
+		}
+		for _, key := range slices.Sorted(maps.Keys(left)) {
+			t.Errorf("not found: %s: %s", key, left[key])
+		}
+	}
+	t.Run("differences", func(t *testing.T) {
+		code, report := audited(t, &c.Parts)
+		if code != exitFound || report.Proven {
+			t.Errorf("exit code %d, proven: %t", code, report.Proven)
+		}
+		check(t, report.Findings)
+	})
+	t.Run("in small runs", func(t *testing.T) {
+		report, err := runAudit(t.Context(), &app{stderr: &bytes.Buffer{}, environ: c.Settings()}, audit.Options{Stuck: time.Minute, Most: 100, Width: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, report.Findings)
+	})
+	t.Run("more than are named", func(t *testing.T) {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), &app{stdout: &out, stderr: &errs, environ: c.Settings()}, []string{"audit", "--most", "1"})
+		if code != exitFound || !strings.Contains(out.String(), "more (--most") || !strings.Contains(out.String(), "Not proven: everything that was accepted before") {
+			t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
+		}
+	})
+	t.Run("a group that does not move", func(t *testing.T) {
+		c.Sink[0].Kill()
+		c.Produce(&kgo.Record{Topic: schemas.KindSales, Value: []byte("junk"), Headers: tenant})
+		var out, errs bytes.Buffer
+		code := run(t.Context(), &app{stdout: &out, stderr: &errs, environ: c.Settings()}, []string{"audit", "--stuck", "500ms"})
+		if code != 1 || out.Len() > 0 || !strings.Contains(errs.String(), "group counterfoil-sink has not moved for 500ms") {
+			t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
+		}
+	})
+}
+
+func TestAuditArguments(t *testing.T) {
+	for _, test := range []struct{ args, says string }{
+		{"--since yesterday", `--since is "yesterday"`},
+		{"--since -3h", `--since is "-3h"`},
+		{"--since 2999-01-01", `--since is "2999-01-01"`},
+		{"--tenant a/b", "without slashes"},
+		{"--most 0", "--most is 0"},
+		{"--stuck 0s", "--stuck is 0s"},
+		{"everything", `no argument "everything"`},
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), &app{stdout: &out, stderr: &errs}, append([]string{"audit"}, strings.Fields(test.args)...))
+		if code != 2 || !strings.Contains(errs.String(), test.says) {
+			t.Errorf("audit %s: exit code %d, %s", test.args, code, errs.String())
+		}
+	}
+}
+
+func TestParseSince(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"":                          "0001-01-01T00:00:00Z",
+		"90m":                       "2026-03-02T10:30:00Z",
+		"2026-03-01":                "2026-03-01T00:00:00Z",
+		"2026-03-01T23:00:00+01:00": "2026-03-01T22:00:00Z",
+	} {
+		got, err := parseSince(text, now)
+		if err != nil || got.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%q: %s, %v, want %s", text, got, err, want)
+		}
+	}
+}

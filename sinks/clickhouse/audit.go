@@ -1,0 +1,425 @@
+package clickhouse
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// This file is what an audit asks of the tables: sums over ranges of positions, which it compares with the same sums over the topics' records,
+// and the rows of the ranges that differ.
+
+// LogTable is a table that holds each record of its topics once.
+type LogTable struct {
+	Name   string
+	Topics []string // that feed it; of dead_letters the topic of that name
+}
+
+// LogTables are all of them.
+func LogTables() []LogTable {
+	var all []LogTable
+	for _, t := range schemas.Topics() {
+		for _, spec := range tablesOf(t) {
+			i := slices.IndexFunc(all, func(l LogTable) bool { return l.Name == spec.name })
+			switch {
+			case spec.state:
+			case i < 0:
+				all = append(all, LogTable{spec.name, []string{t.Name}})
+			default:
+				all[i].Topics = append(all[i].Topics, t.Name)
+			}
+		}
+	}
+	return all
+}
+
+// StateTable is the table that holds the latest record of each own id of a reference or fact topic; empty for other topics.
+func StateTable(topic string) string {
+	t, _ := schemas.TopicNamed(topic)
+	for _, spec := range tablesOf(t) {
+		if spec.key != nil {
+			return spec.name
+		}
+	}
+	return ""
+}
+
+// LogRow is what an audit compares of a row of a log table with the record that it was made from.
+type LogRow struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Tenant    string
+	ID        string // of the item; of batches the key; of dead letters empty
+	More      string // of outcomes batch, index, attempt and source, of batches the number of items, of dead letters the source
+}
+
+// OutcomeRow is the row of an outcome.
+func OutcomeRow(topic string, partition int32, offset int64, o *schemas.Outcome) LogRow {
+	batch := ""
+	if o.Batch != nil {
+		batch = *o.Batch
+	}
+	return LogRow{topic, partition, offset, o.Tenant, o.ID, fmt.Sprintf("%s/%d/%d/%s/%d/%d/%d",
+		batch, o.Index, o.Attempt, o.SourceTopic, o.SourceEpoch, o.SourcePartition, o.SourceOffset)}
+}
+
+// BatchRow is the row of a batch's header.
+func BatchRow(topic string, partition int32, offset int64, b *schemas.BatchHeader) LogRow {
+	return LogRow{topic, partition, offset, b.Tenant, b.Key, fmt.Sprint(b.Items)}
+}
+
+// DeadLetterRow is the row of a dead letter.
+func DeadLetterRow(topic string, partition int32, offset int64, d *schemas.DeadLetter) LogRow {
+	tenant := ""
+	if d.Tenant != nil {
+		tenant = *d.Tenant
+	}
+	return LogRow{topic, partition, offset, tenant, "", fmt.Sprintf("%s/%d/%d/%d", d.Topic, d.Epoch, d.Partition, d.Offset)}
+}
+
+// idAndMore are the SQL expressions of LogRow's members of these names.
+func idAndMore(table string) (id, more string) {
+	switch table {
+	case batchesTable.name:
+		return "`key`", "toString(items)"
+	case tableDeadLetters:
+		return "''", "concat(source_topic, '/', toString(source_epoch), '/', toString(source_partition), '/', toString(source_offset))"
+	default:
+		return "id", "concat(batch, '/', toString(`index`), '/', toString(attempt), '/', source_topic, '/', toString(source_epoch), '/', " +
+			"toString(source_partition), '/', toString(source_offset))"
+	}
+}
+
+// LogSum describes a set of rows: how many there are, and the sum of their hashes. It does not depend on their order, and a row that is there
+// twice counts twice.
+type LogSum struct {
+	Rows uint64
+	Hash uint64
+}
+
+// Add adds a row.
+func (s *LogSum) Add(r *LogRow) {
+	s.Rows++
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s\x00%s", r.Offset, r.Tenant, r.ID, r.More))
+	s.Hash += binary.LittleEndian.Uint64(sum[:])
+}
+
+// hashSQL is [LogSum]'s hash of a row as ClickHouse computes it.
+func hashSQL(table string) string {
+	id, more := idAndMore(table)
+	return `reinterpretAsUInt64(substring(SHA256(concat(toString(offset), '\0', tenant, '\0', ` + id + `, '\0', ` + more + `)), 1, 8))`
+}
+
+// LogRange is the records of one partition from an offset to below another.
+type LogRange struct {
+	Partition int32
+	From, To  int64
+}
+
+func inRanges(ranges []LogRange) string {
+	var any []string
+	for _, r := range ranges {
+		any = append(any, fmt.Sprintf("partition = %d AND offset >= %d AND offset < %d", r.Partition, r.From, r.To))
+	}
+	return "(" + strings.Join(any, " OR ") + ")"
+}
+
+// ofTenant restricts a query; an empty tenant is all.
+func ofTenant(tenant string, args []any) (string, []any) {
+	if tenant == "" {
+		return "", args
+	}
+	return " AND tenant = ?", append(args, tenant)
+}
+
+// LogSums calls each with the sum of every run of width offsets (by number: 0 is [0, width)) of which the table has rows in the ranges.
+func (c *Conn) LogSums(ctx context.Context, table, topic string, epoch int32, tenant string, width int64, ranges []LogRange, each func(partition int32, run int64, s LogSum)) error {
+	if len(ranges) == 0 {
+		return nil
+	}
+	where, args := ofTenant(tenant, []any{topic, epoch})
+	return c.audit(ctx, "sum up "+table, fmt.Sprintf("SELECT partition, intDiv(offset, %d) AS run, count(), sumWithOverflow(%s) FROM %s WHERE topic = ? AND epoch = ?%s AND %s GROUP BY partition, run",
+		width, hashSQL(table), c.table(table), where, inRanges(ranges)), args, func(rows driver.Rows) error {
+		var partition int32
+		var run int64
+		var s LogSum
+		err := rows.Scan(&partition, &run, &s.Rows, &s.Hash)
+		each(partition, run, s)
+		return err
+	})
+}
+
+// LogRows returns a table's rows of a range in the order of their offsets, at most limit.
+func (c *Conn) LogRows(ctx context.Context, table, topic string, epoch int32, tenant string, r LogRange, limit int) ([]LogRow, error) {
+	where, args := ofTenant(tenant, []any{topic, epoch})
+	return c.logRows(ctx, table, "topic = ? AND epoch = ?"+where+" AND "+inRanges([]LogRange{r}), limit, args)
+}
+
+func (c *Conn) logRows(ctx context.Context, table, where string, limit int, args []any) (all []LogRow, err error) {
+	id, more := idAndMore(table)
+	err = c.audit(ctx, "read "+table, fmt.Sprintf("SELECT topic, partition, offset, tenant, %s, %s FROM %s WHERE %s ORDER BY topic, partition, offset LIMIT %d",
+		id, more, c.table(table), where, limit), args, func(rows driver.Rows) error {
+		var r LogRow
+		err := rows.Scan(&r.Topic, &r.Partition, &r.Offset, &r.Tenant, &r.ID, &r.More)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+// ForeignRows returns rows of a table, at most limit, that no record can have made: of another topic than those that feed it, or of an epoch
+// that is still to come.
+func (c *Conn) ForeignRows(ctx context.Context, table LogTable, epochs schemas.Epochs, tenant string, limit int) ([]LogRow, error) {
+	topics := table.Topics
+	if table.Name == tableDeadLetters {
+		topics = Topics() // the sink's own name the topic of the bad record
+	}
+	var ours []string
+	var args []any
+	for _, topic := range topics {
+		ours = append(ours, "topic = ? AND epoch <= ?")
+		args = append(args, topic, epochs.Of(topic))
+	}
+	where, args := ofTenant(tenant, args)
+	return c.logRows(ctx, table.Name, "NOT ("+strings.Join(ours, " OR ")+")"+where, limit, args)
+}
+
+// LastOffsets is the highest offset of each partition that a table has of a topic.
+func (c *Conn) LastOffsets(ctx context.Context, table, topic string, epoch int32) (map[int32]int64, error) {
+	last := map[int32]int64{}
+	err := c.audit(ctx, "ask for the last rows of "+table, "SELECT partition, max(offset) FROM "+c.table(table)+" WHERE topic = ? AND epoch = ? GROUP BY partition",
+		[]any{topic, epoch}, func(rows driver.Rows) error {
+			var partition int32
+			var offset int64
+			err := rows.Scan(&partition, &offset)
+			last[partition] = offset
+			return err
+		})
+	return last, err
+}
+
+// RecordAt is where a record lies in its topic.
+type RecordAt struct {
+	Partition int32
+	Offset    int64
+}
+
+// DeadLettersOf counts the rows of dead_letters that the sink or a processor wrote about records of a topic. Records without any are absent.
+func (c *Conn) DeadLettersOf(ctx context.Context, topic string, epoch int32, at []RecordAt) (map[RecordAt]uint64, error) {
+	found := map[RecordAt]uint64{}
+	for chunk := range slices.Chunk(at, auditChunk) {
+		var list []string
+		for _, r := range chunk {
+			list = append(list, fmt.Sprintf("(%d,%d)", r.Partition, r.Offset))
+		}
+		err := c.audit(ctx, "look for dead letters", "SELECT source_partition, source_offset, count() FROM "+c.table(tableDeadLetters)+
+			" WHERE source_topic = ? AND source_epoch = ? AND (source_partition, source_offset) IN ("+strings.Join(list, ",")+") GROUP BY source_partition, source_offset",
+			[]any{topic, epoch}, func(rows driver.Rows) error {
+				var at RecordAt
+				var n uint64
+				err := rows.Scan(&at.Partition, &at.Offset, &n)
+				found[at] = n
+				return err
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// auditChunk is how many positions or keys a question names: its text must stay below ClickHouse's max_query_size, 256 KiB.
+const auditChunk = 1000
+
+// DoubledDeadLetters returns dead letters of the sink's own that have more than one row, at most limit.
+func (c *Conn) DoubledDeadLetters(ctx context.Context, tenant string, limit int) (all []LogRow, err error) {
+	where, args := ofTenant(tenant, []any{schemas.DeadLetters})
+	err = c.audit(ctx, "look for doubled dead letters", fmt.Sprintf("SELECT topic, partition, offset, any(tenant) AS t FROM %s WHERE topic != ?%s "+
+		"GROUP BY topic, epoch, partition, offset HAVING count() > 1 ORDER BY topic, partition, offset LIMIT %d", c.table(tableDeadLetters), where, limit), args, func(rows driver.Rows) error {
+		var r LogRow
+		err := rows.Scan(&r.Topic, &r.Partition, &r.Offset, &r.Tenant)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+// outcomesSQL are the rows of all tables of outcomes, with the given columns. An unmatched sale is in two, at one position.
+func (c *Conn) outcomesSQL(columns, where string) string {
+	var all []string
+	for _, t := range LogTables() {
+		if t.Name != batchesTable.name && t.Name != tableDeadLetters {
+			all = append(all, "SELECT "+columns+" FROM "+c.table(t.Name)+" WHERE "+where)
+		}
+	}
+	return strings.Join(all, " UNION ALL ")
+}
+
+// DoubledOutcome is an attempt at an item with more than one outcome.
+type DoubledOutcome struct {
+	Tenant, ID string
+	Attempt    int32
+	At         []string // topic/partition@offset, two of them
+}
+
+// DoubledOutcomes returns attempts with outcomes at several positions, at most limit. It looks at one share of the items, by a hash of their
+// ids, so that ClickHouse needs the memory for no more than that.
+func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, share, shares, limit int) (all []DoubledOutcome, err error) {
+	where := fmt.Sprintf("cityHash64(id) %% %d = %d", shares, share)
+	var args []any
+	for _, t := range LogTables() {
+		if t.Name != batchesTable.name && t.Name != tableDeadLetters && tenant != "" {
+			args = append(args, tenant)
+		}
+	}
+	if tenant != "" {
+		where += " AND tenant = ?"
+	}
+	err = c.audit(ctx, "look for doubled outcomes", fmt.Sprintf("SELECT tenant, id, attempt, arrayMap(a -> concat(a.1, '/', toString(a.2), '@', toString(a.3)), groupUniqArray(2)((topic, partition, offset, epoch)) AS p) "+
+		"FROM (%s) GROUP BY tenant, id, attempt HAVING length(p) > 1 ORDER BY tenant, id LIMIT %d", c.outcomesSQL("tenant, id, attempt, topic, partition, offset, epoch", where), limit), args, func(rows driver.Rows) error {
+		var d DoubledOutcome
+		err := rows.Scan(&d.Tenant, &d.ID, &d.Attempt, &d.At)
+		slices.Sort(d.At)
+		all = append(all, d)
+		return err
+	})
+	return all, err
+}
+
+// LastAttempt is the highest attempt at an item that has an outcome, 0 for none.
+func (c *Conn) LastAttempt(ctx context.Context, id string) (attempt int32, err error) {
+	args := make([]any, len(LogTables())-2)
+	for i := range args {
+		args[i] = id
+	}
+	err = c.audit(ctx, "ask for an item's attempts", "SELECT max(attempt) FROM ("+c.outcomesSQL("attempt", "id = ?")+")", args, func(rows driver.Rows) error { return rows.Scan(&attempt) })
+	return attempt, err
+}
+
+// BatchCount is a batch whose items with an outcome are not as many as its header announced.
+type BatchCount struct {
+	Tenant, Key string
+	Number      int64
+	Offset      int64
+	Items       int32
+	Outcomes    uint64 // distinct items that have one
+	Last        int32  // their highest index
+}
+
+// BrokenBatches returns batches with headers in the range that are not complete, or have items beyond their end, at most limit.
+func (c *Conn) BrokenBatches(ctx context.Context, tenant string, epoch int32, r LogRange, limit int) (all []BatchCount, err error) {
+	global := ""
+	if c.cfg.Cluster != "" {
+		global = "GLOBAL "
+	}
+	where, args := ofTenant(tenant, []any{schemas.Batches, epoch})
+	headers := "SELECT tenant, `key`, number, offset, items FROM " + c.table(batchesTable.name) + " WHERE topic = ? AND epoch = ?" + where + " AND " + inRanges([]LogRange{r})
+	keys := "batch " + global + "IN (SELECT `key` FROM keys)"
+	err = c.audit(ctx, "compare batches", fmt.Sprintf("WITH keys AS (%s) SELECT b.tenant, b.`key`, b.number, b.offset, b.items, o.n, o.last FROM keys AS b %sLEFT JOIN "+
+		"(SELECT tenant, batch, uniqExact(`index`) AS n, max(`index`) AS last FROM (%s) GROUP BY tenant, batch) AS o ON o.tenant = b.tenant AND o.batch = b.`key` "+
+		"WHERE o.n != b.items OR o.n > 0 AND o.last >= b.items ORDER BY b.number LIMIT %d", headers, global, c.outcomesSQL("tenant, batch, `index`", keys), limit), args, func(rows driver.Rows) error {
+		var b BatchCount
+		err := rows.Scan(&b.Tenant, &b.Key, &b.Number, &b.Offset, &b.Items, &b.Outcomes, &b.Last)
+		all = append(all, b)
+		return err
+	})
+	return all, err
+}
+
+// BatchKeys returns the keys of batches by their numbers; one that is not there is absent.
+func (c *Conn) BatchKeys(ctx context.Context, numbers []int64) (map[int64]string, error) {
+	keys := map[int64]string{}
+	for chunk := range slices.Chunk(numbers, auditChunk) {
+		list := strings.Trim(strings.ReplaceAll(fmt.Sprint(chunk), " ", ","), "[]")
+		err := c.audit(ctx, "look for batches", "SELECT number, `key` FROM "+c.table(batchesTable.name)+" WHERE number IN ("+list+")", nil, func(rows driver.Rows) error {
+			var number int64
+			var key string
+			err := rows.Scan(&number, &key)
+			keys[number] = key
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
+}
+
+// OwnID names a record of a reference or fact topic: the parts of its key.
+type OwnID struct{ Tenant, ID string }
+
+// Versions returns the highest version that the table of a reference or fact topic has of each own id; of those that it has nothing of none.
+func (c *Conn) Versions(ctx context.Context, topic string, ids []OwnID) (map[OwnID]int64, error) {
+	var spec *tableSpec
+	t, _ := schemas.TopicNamed(topic)
+	for _, s := range tablesOf(t) {
+		if s.key != nil {
+			spec = s
+		}
+	}
+	if spec == nil {
+		return nil, fmt.Errorf("topic %s has no table by own id", topic)
+	}
+	columns, err := spec.resolve()
+	if err != nil {
+		return nil, err
+	}
+	var parts []string
+	for _, name := range spec.key {
+		i := slices.IndexFunc(columns, func(c tableColumn) bool { return c.name == name })
+		if sqlTypes[columns[i].kind] == "String" {
+			parts = append(parts, "`"+name+"`") // as it is, so that the primary key finds it
+		} else {
+			parts = append(parts, "toString(`"+name+"`)")
+		}
+	}
+	own := parts[0]
+	if len(parts) > 1 {
+		own = "concat(" + strings.Join(parts, ", '/', ") + ")"
+	}
+	versions := map[OwnID]int64{}
+	for chunk := range slices.Chunk(ids, auditChunk) {
+		args := make([]any, 0, 2*len(chunk))
+		for _, id := range chunk {
+			args = append(args, id.Tenant, id.ID)
+		}
+		err := c.audit(ctx, "ask for versions of "+topic, "SELECT tenant, "+own+" AS own, max(version) FROM "+c.table(spec.name)+
+			" WHERE (tenant, own) IN ("+strings.TrimSuffix(strings.Repeat("(?,?),", len(chunk)), ",")+") GROUP BY tenant, own", args, func(rows driver.Rows) error {
+			var id OwnID
+			var version int64
+			err := rows.Scan(&id.Tenant, &id.ID, &version)
+			versions[id] = version
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return versions, nil
+}
+
+// audit asks and hands each row over.
+func (c *Conn) audit(ctx context.Context, doing, sql string, args []any, row func(driver.Rows) error) error {
+	rows, err := c.any.Query(ctx, sql, args...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return fmt.Errorf("%s: %w", doing, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}

@@ -23,6 +23,9 @@ const longWait = 10 * time.Second
 // findMost is how long ClickHouse may take to find the calls of a round; one that takes longer is made smaller. A variable for the tests.
 var findMost = 30 * time.Second
 
+// mostRefusals is how often in a row ClickHouse may answer that it does not want to do so much, as it does while others keep it busy.
+const mostRefusals = 3
+
 var errTooSlow = errors.New("finding the calls of so many sales takes too long")
 
 // lookUpCalls asks once for all calls that the round's decisions must know. The round was polled before, so it waits first until ClickHouse
@@ -49,6 +52,10 @@ func (r *round) lookUpCalls(ctx context.Context) error {
 		return err
 	}
 	found, err := r.findCalls(ctx, queries)
+	if errors.Is(err, schemas.ErrQueryTooHeavy) && len(queries) == 1 {
+		r.refused(&queries[0], err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -59,17 +66,27 @@ func (r *round) lookUpCalls(ctx context.Context) error {
 	return nil
 }
 
-// findCalls asks until there is an answer. Where ClickHouse takes too long over a round, asking the same again would not end: the round is
-// given up, and the next ones are smaller.
+// findCalls asks until there is an answer. Where ClickHouse takes too long over a round, or says that it is too much, asking the same again
+// would not end: the round is given up, and the next ones are smaller. A single query that is too much is the caller's to settle; the error
+// is schemas.ErrQueryTooHeavy then. Everything else, as ClickHouse that cannot be reached, passes some time.
 func (r *round) findCalls(ctx context.Context, queries []schemas.CallQuery) (found []schemas.CallsFound, err error) {
-	slow := false
+	var tooMuch error
+	refusals := 0
 	err = r.insist(ctx, "find calls", func() error {
 		begun := time.Now()
 		bound, cancel := context.WithTimeout(ctx, findMost)
 		defer cancel()
 		var err error
 		if found, err = r.s.p.deps.Calls.FindCalls(bound, queries); err != nil {
-			if slow = bound.Err() != nil && ctx.Err() == nil && len(queries) > 1; slow {
+			if !errors.Is(err, schemas.ErrQueryTooHeavy) {
+				refusals = 0
+			} else if refusals++; refusals == mostRefusals {
+				tooMuch = err
+			}
+			if bound.Err() != nil && ctx.Err() == nil && len(queries) > 1 {
+				tooMuch = errTooSlow
+			}
+			if tooMuch != nil {
 				return nil
 			}
 			return err
@@ -78,12 +95,30 @@ func (r *round) findCalls(ctx context.Context, queries []schemas.CallQuery) (fou
 		r.s.p.metrics.lookUp.WithLabelValues(schemas.Calls).Observe(r.asking.Seconds())
 		return checkFound(queries, found)
 	})
-	if err == nil && slow {
-		r.s.limit = max(1, min(r.s.limit, r.count)/2)
-		r.s.log.Warn("round given up; the next ones are smaller", "error", errTooSlow, "sales", len(queries), "limit", r.s.limit)
-		return nil, errTooSlow
+	if err == nil && tooMuch != nil {
+		if len(queries) > 1 {
+			r.s.limit = max(1, min(r.s.limit, r.count)/2)
+			r.s.log.Warn("round given up; the next ones are smaller", "error", tooMuch, "sales", len(queries), "limit", r.s.limit)
+		}
+		return nil, tooMuch
 	}
 	return found, err
+}
+
+// refused lets the only sale of a round that asks for calls be unprocessed by a fault of ours, so that those behind it are judged. It can be
+// replayed.
+func (r *round) refused(query *schemas.CallQuery, why error) {
+	for _, w := range r.work {
+		for i, place := range w.lane.places {
+			if place >= 0 {
+				w.lane.places[i] = askingFailed
+				rec := w.records[i]
+				r.s.p.metrics.refused.Inc()
+				r.s.log.Error("the calls of a sale are too many to look through: it is unprocessed", "tenant", query.Tenant, "topic", rec.Topic, "partition", rec.Partition,
+					"offset", rec.Offset, "mhid", query.MHID, "numbers", query.Numbers, "until", query.Until, "error", why)
+			}
+		}
+	}
 }
 
 // awaitCalls is the barrier on calls.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -395,6 +396,86 @@ func TestRoundsThatTakeTooLongGetSmaller(t *testing.T) {
 	}
 }
 
+// TestRoundsThatAreRefusedGetSmaller: what ClickHouse refuses as too much is asked in smaller parts, and of one sale that is too much by itself
+// the outcome is a fault of ours; all others get theirs.
+func TestRoundsThatAreRefusedGetSmaller(t *testing.T) {
+	const sales = 300
+	for name, c := range map[string]struct {
+		tooHeavy func(queries []schemas.CallQuery) bool
+		refused  int
+	}{
+		"many": {func(q []schemas.CallQuery) bool { return len(q) > 40 }, 0},
+		"two of them": {func(q []schemas.CallQuery) bool {
+			return slices.ContainsFunc(q, func(q schemas.CallQuery) bool { return q.MHID == "M77" || q.MHID == "M78" })
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
+			w.calls.setInstead(func(q []schemas.CallQuery) ([]schemas.CallsFound, error) {
+				if c.tooHeavy(q) {
+					return nil, fmt.Errorf("find calls: %w: secret", schemas.ErrQueryTooHeavy)
+				}
+				found := make([]schemas.CallsFound, len(q))
+				for i := range q {
+					found[i].MHID.Last = &schemas.FoundCall{ID: q[i].MHID, StartedAt: saleDay}
+				}
+				return found, nil
+			})
+			var recs []*kgo.Record
+			for i := range sales {
+				recs = append(recs, w.sale(ptr(fmt.Sprint("S", i)), fmt.Sprint("M", i)))
+			}
+			w.produce(recs...)
+			p := w.start(Matching, nil)
+			seen := map[string]bool{}
+			refused := 0
+			for _, o := range w.awaitOutcomes(schemas.KindSales, sales) {
+				if seen[o.ID] {
+					t.Fatalf("second outcome: %+v", o.Outcome)
+				}
+				seen[o.ID] = true
+				if !o.processed {
+					refused++
+					if r := o.unprocessed.Reasons; len(r) != 1 || r[0].Code != schemas.CodeInternalError || strings.Contains(r[0].Message, "secret") {
+						t.Errorf("reasons %+v, want internal_error only", r)
+					}
+				}
+			}
+			if counter := int(counted(p.metrics.refused)); refused != c.refused || counter != refused {
+				t.Errorf("%d sales are refused, the metric says %d, want %d", refused, counter, c.refused)
+			}
+		})
+	}
+}
+
+// TestConnectionThatFailsIsNoRefusal: however long ClickHouse cannot be reached, no round is given up, and a refusal now and then is passed
+// over.
+func TestConnectionThatFailsIsNoRefusal(t *testing.T) {
+	w := newWorld(t)
+	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
+	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	asked := 0
+	w.calls.setInstead(func([]schemas.CallQuery) ([]schemas.CallsFound, error) {
+		if asked++; asked%mostRefusals == 0 {
+			return nil, errors.New("no connection")
+		}
+		return nil, schemas.ErrQueryTooHeavy
+	})
+	w.produce(w.sale(ptr("S"), "M"))
+	c := w.start(Matching, nil)
+	w.eventually("tried again", func() error {
+		if n := counted(c.metrics.retries.WithLabelValues("find calls")); n < 2*mostRefusals {
+			return fmt.Errorf("%v retries", n)
+		}
+		return nil
+	})
+	w.calls.setInstead(nil)
+	if o := w.awaitOutcomes(schemas.KindSales, 1)[0]; !o.processed {
+		t.Errorf("unprocessed: %+v", o.unprocessed.Reasons)
+	}
+}
+
 // sickSales judges sales but for those of two MHIDs.
 type sickSales struct{ *saleJudge }
 
@@ -487,7 +568,7 @@ func TestBadSalesBesideGoodOnes(t *testing.T) {
 	w.produce(recs...)
 	for _, o := range w.awaitOutcomes(schemas.KindSales, good+5) {
 		switch {
-		case !o.processed && len(o.unprocessed.Reasons) == 4 && o.unprocessed.Sale == nil:
+		case !o.processed && len(o.unprocessed.Reasons) == 3 && o.unprocessed.Sale == nil:
 		case o.processed && o.sale.CallID == *o.sale.Item.MHID && o.sale.CallID == "M"+strconv.FormatInt(o.SourceOffset, 10):
 		default:
 			t.Errorf("offset %d: %+v", o.SourceOffset, o)

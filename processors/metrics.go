@@ -29,6 +29,7 @@ type metrics struct {
 	retries      *prometheus.CounterVec
 	restarts     prometheus.Counter
 	panics       prometheus.Counter
+	refused      prometheus.Counter
 	takeover     *prometheus.GaugeVec
 	takeoverTime prometheus.Histogram
 	waiting      *prometheus.GaugeVec
@@ -75,6 +76,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		retries:      counter("retries_total", "Repeated attempts, by what was tried.", "what"),
 		restarts:     counter("restarts_total", "Sessions given up and started afresh from what is committed.").WithLabelValues(),
 		panics:       counter("panics_total", "Panics while judging; each is an internal_error outcome.").WithLabelValues(),
+		refused:      counter("look_ups_refused_total", "Sales whose calls ClickHouse refused to look for, as too much work for one query; each is an internal_error outcome.").WithLabelValues(),
 		takeover:     gauge("takeover", "State of an owned partition: 1 while its state is restored, 0 when it is judged.", "topic", "partition"),
 		takeoverTime: histogram("takeover_seconds", "Time from the assignment of partitions until their state was restored.", prometheus.ExponentialBuckets(0.005, 2, 14)),
 		waiting:      gauge("schema_waiting", "1 while a partition waits for the registry's answer about a schema.", "topic", "partition"),

@@ -1,6 +1,9 @@
 package schemas
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // What reports say: the rows that ingest asks of ClickHouse.
 
@@ -71,6 +74,10 @@ type CallQuery struct {
 	Numbers []string  // caller numbers as [PhoneKey] makes them; "" finds nothing
 	Until   time.Time // the end of the sale's day: calls that started before it are before the sale
 }
+
+// ErrQueryTooHeavy is what ClickHouse answers where a query goes beyond a limit of memory, time or rows. Fewer things in one query may pass,
+// while one that cannot reach ClickHouse at all, or finds it wrongly set up, fails otherwise.
+var ErrQueryTooHeavy = errors.New("the query is too much work for ClickHouse")
 
 // CallsFound answers a [CallQuery].
 type CallsFound struct {

@@ -106,7 +106,7 @@ func (q *request) dto(s source) error {
 func (q *request) list(s source) error {
 	if s.Kind() != array {
 		if v := s.Value(); !isNull(v) {
-			q.fail(list, list, v.text, "a list is expected")
+			q.fail(list, list, v.text, "")
 		}
 		return nil
 	}

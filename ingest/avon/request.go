@@ -2,6 +2,7 @@ package avon
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"strings"
@@ -233,6 +234,9 @@ func (q *request) one(b body) error {
 		if strings.ContainsAny(name[:min(1, len(name))], "{[<") && !hasList(values) {
 			return &malformed{"the form has no " + list}
 		}
+	}
+	if hasList(values) { // path < query < form (contract 5.7)
+		maps.DeleteFunc(b.query, func(name string, _ []string) bool { return strings.EqualFold(name, list) })
 	}
 	return q.parameters(values)
 }

@@ -339,7 +339,7 @@ func TestRefusesByName(t *testing.T) {
 		{"NUL", "application/json", `{"financialTransactions":[{"state":"a\u0000b"}]}`, []string{"FinancialTransactions[0].State: 'a\ufffdb' is an Invalid value for 'State': it contains a NUL character"}},
 		{"a member twice", "application/json", `{"financialTransactions":[{"taxRate":1,"TaxRate":2}]}`, []string{"FinancialTransactions[0].TaxRate: '2' is an Invalid value for 'TaxRate': it is given twice"}},
 		{"two lists", "application/json", `{"financialTransactions":[{}],"FinancialTransactions":[{}]}`, []string{"FinancialTransactions: '' is an Invalid value for 'FinancialTransactions': it is given twice"}},
-		{"an object for the list", "application/json", `{"financialTransactions":{"state":"ON"}}`, []string{`FinancialTransactions: '{"state":"ON"}' is an Invalid value for 'FinancialTransactions': a list is expected`}},
+		{"an object for the list", "application/json", `{"financialTransactions":{"state":"ON"}}`, []string{`FinancialTransactions: '{"state":"ON"}' is an Invalid value for 'FinancialTransactions'`}},
 		{"a text for the list", "application/json", `{"financialTransactions":"[]"}`, []string{"FinancialTransactions"}},
 		{"no objects in the list", "application/json", `{"financialTransactions":[1,{},"null",[]]}`,
 			[]string{"FinancialTransactions[0]: '1' is an Invalid value for 'FinancialTransactions': an object is expected", "FinancialTransactions[2]", "FinancialTransactions[3]"}},
@@ -465,5 +465,14 @@ func TestRefusesWhatCannotBeRead(t *testing.T) {
 				t.Errorf("%s\ndoes not say: %s", text, c.want)
 			}
 		})
+	}
+}
+
+// TestTheFormGoesBeforeTheURL: the same list in both is not two lists.
+func TestTheFormGoesBeforeTheURL(t *testing.T) {
+	core := &core{t: t}
+	w := serve(core, "POST", Path+"?financialtransactions=[{state:URL}]", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, "FinancialTransactions=[{state:FORM}]")
+	if got := core.transactions(); w.Code != 200 || len(got) != 1 || *got[0].State != "FORM" {
+		t.Errorf("%d %s: %v", w.Code, w.Body, got)
 	}
 }

@@ -86,7 +86,7 @@ func (q *request) repeatable() (*repeatable, error) {
 func (p *repeatable) redirect(records []*kgo.Record, tenant string, partitions int32) (more int64) {
 	at := schemas.Partition(schemas.RequestKey(tenant, p.route, p.key), partitions)
 	for i, r := range records {
-		to := schemas.Passage{Topic: r.Topic, Partition: r.Partition, Route: p.route, Key: p.key}
+		to := schemas.Passage{Topic: r.Topic, Partition: r.Partition, Route: p.route, Key: p.key, Last: i == len(records)-1}
 		if i == 0 {
 			to.BodyHash = p.bodyHash
 		}

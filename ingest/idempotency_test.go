@@ -29,7 +29,15 @@ import (
 // requests runs the processor of requests with an idempotency key until the test ends or stop is called.
 func (w *world) requests(t testing.TB) (stop func()) {
 	t.Helper()
-	cfg, err := env.ParseAsWithOptions[processors.Config](env.Options{Environment: map[string]string{"SESSION_TIMEOUT": "2s", "TRANSACTION_TIMEOUT": "2s"}})
+	return w.requestsIn(t, 10_000)
+}
+
+// requestsIn is requests with the given number of records in a round.
+func (w *world) requestsIn(t testing.TB, round int) (stop func()) {
+	t.Helper()
+	cfg, err := env.ParseAsWithOptions[processors.Config](env.Options{Environment: map[string]string{
+		"SESSION_TIMEOUT": "2s", "TRANSACTION_TIMEOUT": "2s", "ROUND_RECORDS": fmt.Sprint(round),
+	}})
 	check(t, err)
 	p, err := processors.New(cfg, processors.Deps{
 		Kafka: w.broker.Opts(), Registry: w.registry, Epochs: schemas.Epochs{}, Log: logger(t), Metrics: prometheus.NewRegistry(),
@@ -183,6 +191,32 @@ func TestARepeatedRequestHasTheAnswerOfTheFirstAndNoEffect(t *testing.T) {
 	}
 	if got := metric(t, replicas[0], "counterfoil_ingest_bytes_in_flight"); got != "0" {
 		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+}
+
+// What was acknowledged is in its topic: who reads or writes afterwards does so after all of the batch.
+func TestAKeyedRequestIsAnsweredWhenAllOfItIsWhereItBelongs(t *testing.T) {
+	const items = 101
+	w := newWorld(t)
+	w.requestsIn(t, 2)
+	s := w.start(t, map[string]string{"REPLY_WAIT": "30s"})
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for kind, c := range map[string]struct {
+		item   string
+		status int
+	}{
+		schemas.Accounts:      {`{"id":"%d","number":"1"}`, 200},
+		schemas.KindOwnership: {`{"user_name":"ann","product_sku":"%d","has_product":true}`, 202},
+	} {
+		var body strings.Builder
+		for i := range items {
+			fmt.Fprintf(&body, c.item+"\n", i)
+		}
+		from := w.ends(t, kind)
+		res, _ := postV1(t, s, caller, kind, body.String(), "Content-Type", "application/x-ndjson", "Idempotency-Key", freshKey(), "Prefer", "respond-async")
+		if n := len(w.read(t, kind, from)); n != items || res.StatusCode != c.status {
+			t.Errorf("%s: answered %d, want %d, when %d of %d records were there", kind, res.StatusCode, c.status, n, items)
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ const requestMemory = 24 * time.Hour
 // producers write here. The header is judged for all, so that the rest only asks whether its batch is the one that is remembered. The number
 // of a batch is known when its header lies in the topic batches; so what is remembered and answered is written in a second step of the
 // round ([requests.settle]), in the same transaction.
+//
+// A request that has no effect is answered at its header. The first one is answered with its last record, which may come rounds later and to
+// another copy: its caller takes the answer to mean that all of the batch is where it belongs, before whatever is sent afterwards.
 type requests struct {
 	*stateTable[schemas.Request] // by schemas.RequestKey
 	l                            *lane
@@ -47,9 +50,7 @@ type freshRequest struct {
 
 // requestAnswer is what a caller is told. The first request may be one of the same round, whose number comes later.
 type requestAnswer struct {
-	rec     *kgo.Record // the request's header
-	reply   int32
-	batch   string
+	to      schemas.Envelope // of the request
 	verdict string
 	first   *schemas.Request
 }
@@ -101,6 +102,9 @@ func (q *requests) judge(rec *kgo.Record) {
 		}
 		l.out.add(passed)
 		l.tally.passed++
+		if to.Last {
+			q.answer(&env, schemas.RequestAccepted, known)
+		}
 		return
 	}
 	verdict := judgeRequest(known, to.BodyHash, rec.Timestamp)
@@ -115,8 +119,15 @@ func (q *requests) judge(rec *kgo.Record) {
 	} else {
 		l.tally.dropped++
 	}
-	q.answers = append(q.answers, requestAnswer{rec: rec, reply: env.Reply, batch: env.Batch, verdict: verdict, first: known})
-	l.tally.verdicts = append(l.tally.verdicts, verdict)
+	if verdict != schemas.RequestAccepted || to.Last {
+		q.answer(&env, verdict, known)
+	}
+}
+
+// answer notes what the sender of a request is told when the round is written.
+func (q *requests) answer(to *schemas.Envelope, verdict string, first *schemas.Request) {
+	q.answers = append(q.answers, requestAnswer{to: *to, verdict: verdict, first: first})
+	q.l.tally.verdicts = append(q.l.tally.verdicts, verdict)
 }
 
 // judgeRequest decides on a request by what is remembered of its key; nil: nothing.
@@ -140,13 +151,14 @@ func (q *requests) settle() error {
 	for i := range q.answers {
 		a := &q.answers[i]
 		value, err := l.out.encode(l.codecs.answers, &schemas.RequestAnswer{
-			Tenant: a.first.Tenant, Batch: a.batch, Verdict: a.verdict, First: a.first.Batch, Number: a.first.Number,
+			Tenant: a.first.Tenant, Batch: a.to.Batch, Verdict: a.verdict, First: a.first.Batch, Number: a.first.Number,
 		})
 		if err != nil {
 			return fmt.Errorf("encode answer: %w", err)
 		}
-		partition := max(0, a.reply) % l.s.partitions[schemas.RequestAnswers]
-		l.out.add(kgo.Record{Topic: schemas.RequestAnswers, Partition: partition, Value: value, Headers: l.out.envelope(a.rec.Headers)})
+		partition := max(0, a.to.Reply) % l.s.partitions[schemas.RequestAnswers]
+		envelope := schemas.Envelope{Tenant: a.to.Tenant, Batch: a.to.Batch, Reply: -1, TraceParent: a.to.TraceParent}
+		l.out.add(kgo.Record{Topic: schemas.RequestAnswers, Partition: partition, Value: value, Headers: envelope.Headers(nil)})
 	}
 	q.expire()
 	return q.write(&l.out)

@@ -32,7 +32,7 @@ func (w *world) request(key, body string, skus ...string) keyedRequest {
 	at := schemas.Partition(schemas.RequestKey(tenant, testRoute, key), partitions)
 	add := func(target string, partition int32, bodyHash []byte, index int, recordKey, value []byte) {
 		headers := envelope(schemas.Envelope{Batch: r.batch, Index: int32(index), Reply: 1})
-		passage := schemas.Passage{Topic: target, Partition: partition, Route: testRoute, Key: key, BodyHash: bodyHash}
+		passage := schemas.Passage{Topic: target, Partition: partition, Route: testRoute, Key: key, BodyHash: bodyHash, Last: len(r.records) == len(skus)}
 		r.records = append(r.records, &kgo.Record{
 			Topic: schemas.Requests, Partition: at, Key: recordKey, Value: value, Headers: passage.Headers(headers), Timestamp: time.Now(),
 		})
@@ -167,6 +167,43 @@ func TestOnlyTheFirstRequestWithAKeyHasAnEffect(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]int{first.batch: 2, otherKey.batch: 1}, w.itemsOf(schemas.KindOwnership)); diff != "" {
 		t.Errorf("items by batch (-want +got):\n%s", diff)
+	}
+}
+
+// Who is told that a request was accepted relies on all of it being where it belongs, however many rounds and copies that took.
+func TestTheFirstRequestIsAnsweredWithItsLastRecord(t *testing.T) {
+	w := newWorld(t)
+	smallRounds := func(c *Config) { c.NumberBase, c.RoundRecords = 100, 2 }
+	a := w.start(Requests, smallRounds).ready()
+	first, none := w.request("k", "body", "a", "b", "c", "d", "e"), w.request("k2", "body")
+	repeated := w.request("k", "body", "a", "b", "c", "d", "e")
+	w.produce(first.records[:4]...)
+	w.eventually("items", func() error {
+		if n := w.itemsOf(schemas.KindOwnership)[first.batch]; n < 3 {
+			return fmt.Errorf("have %d", n)
+		}
+		return nil
+	})
+	if answers := w.read(schemas.RequestAnswers); len(answers) > 0 {
+		t.Errorf("%d answers when 3 of 5 items were passed on, want none", len(answers))
+	}
+	w.produce(repeated.records...)
+	w.produce(none.records...)
+	w.awaitAnswers(repeated, none)
+	a.kill()
+	w.start(Requests, smallRounds).ready()
+	w.produce(first.records[4:]...)
+	answers, numbers := w.awaitAnswers(first), w.accepted()
+	want := map[string]schemas.RequestAnswer{
+		first.batch:    {Tenant: tenant, Batch: first.batch, Verdict: schemas.RequestAccepted, First: first.batch, Number: 100 + numbers[first.batch]},
+		repeated.batch: {Tenant: tenant, Batch: repeated.batch, Verdict: schemas.RequestRepeated, First: first.batch, Number: 100 + numbers[first.batch]},
+		none.batch:     {Tenant: tenant, Batch: none.batch, Verdict: schemas.RequestAccepted, First: none.batch, Number: 100 + numbers[none.batch]},
+	}
+	if diff := cmp.Diff(want, answers); diff != "" {
+		t.Errorf("answers (-want +got):\n%s", diff)
+	}
+	if n := w.itemsOf(schemas.KindOwnership)[first.batch]; n != 5 {
+		t.Errorf("%d items were passed on, want 5", n)
 	}
 }
 

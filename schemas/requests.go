@@ -17,6 +17,7 @@ const (
 	HeaderRoute          = "route"
 	HeaderIdempotencyKey = "idempotency_key"
 	HeaderBodyHash       = "body_hash"
+	HeaderLast           = "last"
 )
 
 // Passage is what a record of the topic requests carries beside its envelope: where it is to go, and the request that it is part of. Key,
@@ -27,6 +28,7 @@ type Passage struct {
 	Route     string // of the request: method and path
 	Key       string // its Idempotency-Key
 	BodyHash  []byte // SHA-256 of its body; on the batch's header alone, which is judged for the whole batch
+	Last      bool   // it is the last record of its batch: when it has been passed on, so have all
 }
 
 // Headers appends the passage to dst.
@@ -37,6 +39,9 @@ func (p *Passage) Headers(dst []kgo.RecordHeader) []kgo.RecordHeader {
 		kgo.RecordHeader{Key: HeaderIdempotencyKey, Value: []byte(p.Key)})
 	if p.BodyHash != nil {
 		dst = append(dst, kgo.RecordHeader{Key: HeaderBodyHash, Value: p.BodyHash})
+	}
+	if p.Last {
+		dst = append(dst, kgo.RecordHeader{Key: HeaderLast})
 	}
 	return dst
 }
@@ -60,6 +65,8 @@ func ParsePassage(headers []kgo.RecordHeader) (p Passage, rest []kgo.RecordHeade
 			p.Key = string(h.Value)
 		case HeaderBodyHash:
 			p.BodyHash = h.Value
+		case HeaderLast:
+			p.Last = true
 		default:
 			rest = append(rest, h)
 		}

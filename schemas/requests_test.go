@@ -36,13 +36,16 @@ func TestIdempotencyKeys(t *testing.T) {
 }
 
 func FuzzParsePassage(f *testing.F) {
-	f.Add("batches/0", "POST /v1/sales", "a key", bytes.Repeat([]byte{1}, 32))
-	f.Add("ownership.processed/11", "POST /v1/ownership", "~", []byte(nil))
-	f.Add("calls/2147483648", "r", "k", []byte("short"))
-	f.Fuzz(func(t *testing.T, target, route, key string, hash []byte) {
+	f.Add("batches/0", "v1 sales", "a key", bytes.Repeat([]byte{1}, 32), false)
+	f.Add("ownership.processed/11", "v1 ownership", "~", []byte(nil), true)
+	f.Add("calls/2147483648", "r", "k", []byte("short"), true)
+	f.Fuzz(func(t *testing.T, target, route, key string, hash []byte, last bool) {
 		headers := []kgo.RecordHeader{{Key: "target", Value: []byte(target)}, {Key: "route", Value: []byte(route)}, {Key: "idempotency_key", Value: []byte(key)}, TenantHeader("t")}
 		if hash != nil {
 			headers = append(headers, kgo.RecordHeader{Key: "body_hash", Value: hash})
+		}
+		if last {
+			headers = append(headers, kgo.RecordHeader{Key: "last"})
 		}
 		p, rest, err := ParsePassage(headers)
 		if diff := cmp.Diff([]kgo.RecordHeader{TenantHeader("t")}, rest); diff != "" {
@@ -50,6 +53,9 @@ func FuzzParsePassage(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if p.Last != last {
+			t.Fatalf("last %t, want %t", p.Last, last)
 		}
 		again, _, err := ParsePassage(p.Headers(nil))
 		if diff := cmp.Diff(p, again); diff != "" || err != nil {

@@ -32,6 +32,9 @@ type entry struct {
 	fill  *fill // nil: no rows
 	next  map[*part]int64
 	bytes int
+
+	// Of the writer: how many rows are in the table, and of these how many have been moved.
+	inserted, moved int
 }
 
 func (e *entry) empty() bool { return e.fill == nil || e.fill.rows() == 0 }
@@ -139,7 +142,8 @@ const (
 	unknown                 // no answer: it may still be at work, or even begin
 )
 
-// write gets an entry's rows into the table: nil when they are there, exactly once in a log table.
+// write gets an entry's rows into the table, and the tables that follow it: nil when they are there, exactly once in a log table. What is known
+// to be in is not inserted again where only the followers fail.
 func (d *dest) write(e *entry) error {
 	s := d.sink
 	for lates := 0; ; {
@@ -149,6 +153,13 @@ func (d *dest) write(e *entry) error {
 		}
 		if e.empty() {
 			return nil
+		}
+		if e.inserted > 0 {
+			s.mu.Lock()
+			d.cancel = nil
+			s.mu.Unlock()
+			cancel()
+			return d.move(e)
 		}
 		if err := s.at("begun", d.spec.name); err != nil {
 			return err
@@ -161,7 +172,8 @@ func (d *dest) write(e *entry) error {
 		cancel()
 		if result == inserted {
 			s.met.inserted(d.spec.name, rows, time.Since(start))
-			return d.move(e.fill)
+			e.inserted = rows
+			return d.move(e)
 		}
 		if d.spec.state {
 			// Rows of state tables may come again.

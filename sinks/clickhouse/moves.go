@@ -23,7 +23,8 @@ import (
 //
 // Two copies of the sink may insert two versions of a fact at the same time. Each looks after its own row is there, so that the one which
 // looks last sees both, and what it writes has the higher version. Rows of a copy that looked too early have the lower one, whenever they
-// arrive. Offsets are committed after the move, so that an insert whose move did not come to its end is made again, and moved.
+// arrive. Offsets are committed after the move, so that an insert whose move did not come to its end is made again by whoever comes next, and
+// moved; the same copy goes on with the move alone.
 
 // follower is a table that holds a table's facts in another order.
 type follower struct {
@@ -32,33 +33,57 @@ type follower struct {
 	other []string // what else it has of a fact, but its id
 }
 
-// moveTimeout is for reading 100,000 facts back at random places, which takes seconds.
+// moveRows is how many facts are moved at once: as many as take seconds, so that one that fails costs little. A variable for the tests.
+var moveRows = 50_000
+
+// moveTimeout is for reading so many facts back at random places.
 const moveTimeout = 2 * time.Minute
 
-// move brings the tables that follow this one up to date with the facts of an insert.
-func (d *dest) move(f *fill) error {
+// move brings the tables that follow this one up to date with the facts of an insert. After an error it goes on where it was.
+func (d *dest) move(e *entry) error {
 	if len(d.spec.followers) == 0 {
 		return nil
 	}
+	if rows := e.fill.rows(); rows != e.inserted {
+		e.inserted, e.moved = rows, 0 // some of them have a new owner, and the others have moved up
+	}
+	for e.moved < e.inserted {
+		to := min(e.moved+moveRows, e.inserted)
+		if err := d.moveSome(e.fill, e.moved, to); err != nil {
+			return fmt.Errorf("move rows %d to %d of %d of %s: %w", e.moved, to, e.inserted, d.spec.name, err)
+		}
+		e.moved = to
+	}
+	return nil
+}
+
+func (d *dest) moveSome(f *fill, from, to int) error {
 	s := d.sink
+	if err := s.at("before move", d.spec.name); err != nil {
+		return err
+	}
 	came, err := ext.NewTable("came", ext.Column("tenant", "String"), ext.Column("id", "String"))
 	if err != nil {
 		return err
 	}
-	for row := range f.rows() {
+	for row := from; row < to; row++ {
 		if err := came.Append(f.tenant.text(row), f.key[0].text(row)); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, moveTimeout)
 	defer cancel()
-	settings := ch.Settings{"insert_deduplicate": 0}
+	settings := ch.Settings{
+		"insert_deduplicate": 0,
+		// The rows of a fact go in one block: nobody finds it at two places, or at none.
+		"max_insert_threads": 1,
+	}
 	if s.conn.cfg.Cluster != "" {
 		settings["insert_quorum"] = "auto"
 	}
 	ctx = ch.Context(ctx, ch.WithExternalTable(came), ch.WithSettings(settings))
 	// All versions of a fact lie on one shard.
-	err = s.conn.onShard(d.shard, func(conn driver.Conn) error {
+	return s.conn.onShard(d.shard, func(conn driver.Conn) error {
 		if err := s.conn.syncReplica(ctx, d.shard, conn, d.spec.name); err != nil {
 			return err
 		}
@@ -75,10 +100,6 @@ func (d *dest) move(f *fill) error {
 		group.Wait()
 		return errors.Join(errs...)
 	})
-	if err != nil {
-		return fmt.Errorf("move %d rows of %s: %w", f.rows(), d.spec.name, err)
-	}
-	return nil
 }
 
 // moveSQL writes what a following table has to say of the facts whose tenant and id are in came. A deletion names no place: the one of zeros

@@ -2,12 +2,15 @@ package clickhouse
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,6 +226,44 @@ func TestALineIsMovedAfterACutOffInsert(t *testing.T) {
 	must(t, r.conn.any.Exec(t.Context(), "OPTIMIZE TABLE "+r.conn.table("order_lines_state")+" FINAL"))
 	send(2, at.Add(2*time.Millisecond))
 	r.wait("2", customers)
+}
+
+// A move that fails goes on where it was, in parts, and the insert before it is not made again.
+func TestAMoveThatFailsGoesOn(t *testing.T) {
+	defer func(rows int) { moveRows = rows }(moveRows)
+	moveRows = 10
+	r := newRig(t)
+	var inserts, moves atomic.Int32
+	r.start(func(s *Sink) {
+		s.hook = func(_ context.Context, at, table string) error {
+			if table != schemas.OrderLines+"_state" {
+				return nil
+			}
+			switch at {
+			case "before send":
+				inserts.Add(1)
+			case "before move":
+				if n := moves.Add(1); n >= 3 && n < 6 {
+					return errors.New("injected")
+				}
+			}
+			return nil
+		}
+	})
+	at := time.UnixMilli(1_700_000_000_000)
+	var lines []*kgo.Record
+	for i := range 35 { // of one batch, so that they come in one insert
+		v := &schemas.OrderLine{ID: fmt.Sprint("L", i), Customer: 7, Product: "p", Quantity: decimal.New(1, 0), OrderedOn: at.Truncate(24 * time.Hour)}
+		lines = append(lines, r.fact(schemas.OrderLines, 0, at, v.ID, v))
+	}
+	r.produce(lines...)
+	r.committed(schemas.OrderLines)
+	if got := r.query("SELECT toString(count()) FROM {db}.order_lines WHERE customer = 7"); got != "35" {
+		t.Errorf("%s lines of the customer, want 35", got)
+	}
+	if i, m := inserts.Load(), moves.Load(); i != 1 || m != 4+3 {
+		t.Errorf("%d inserts and %d moves, want 1 and 4, of which one failed 3 times", i, m)
+	}
 }
 
 // A window has the same day on both sides, or the last of a shorter month; what is outside is not counted.

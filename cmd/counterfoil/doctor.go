@@ -232,22 +232,37 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 
 // reach connects to the servers, and notes for each that cannot be reached why.
 func (d *doctor) reach(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	if d.opts, d.kafka.err = d.cfg.Kafka.Opts(); d.kafka.err == nil {
-		d.client, d.kafka.err = reachKafka(ctx, d.cfg.Kafka)
+	// Each has its own time: one that is silent must not make the others seem so.
+	within := func(p *part, f func(ctx context.Context) error) {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		p.err = f(ctx)
 	}
-	if d.kafka.err == nil {
+	within(&d.kafka, func(ctx context.Context) (err error) {
+		if d.opts, err = d.cfg.Kafka.Opts(); err != nil {
+			return err
+		}
+		if d.client, err = reachKafka(ctx, d.cfg.Kafka); err != nil {
+			return err
+		}
 		d.adm = kadm.NewClient(d.client)
-		d.meta, d.kafka.err = d.adm.Metadata(ctx)
-	}
-	log := newLogger(CommonConfig{}, io.Discard)
-	if d.schemas, d.registry.err = schemas.NewRegistry(d.cfg.Registry, log); d.registry.err == nil {
-		_, d.registry.err = d.schemas.Client().Subjects(ctx)
-	}
-	if d.conn, d.clickhouse.err = clickhouse.Open(ctx, d.cfg.ClickHouse); d.clickhouse.err == nil {
-		d.nodes, d.clickhouse.err = d.conn.Inspect(ctx, d.now)
-	}
+		d.meta, err = d.adm.Metadata(ctx)
+		return err
+	})
+	within(&d.registry, func(ctx context.Context) (err error) {
+		if d.schemas, err = schemas.NewRegistry(d.cfg.Registry, newLogger(CommonConfig{}, io.Discard)); err != nil {
+			return err
+		}
+		_, err = d.schemas.Client().Subjects(ctx)
+		return err
+	})
+	within(&d.clickhouse, func(ctx context.Context) (err error) {
+		if d.conn, err = clickhouse.Open(ctx, d.cfg.ClickHouse); err != nil {
+			return err
+		}
+		d.nodes, err = d.conn.Inspect(ctx, d.now)
+		return err
+	})
 }
 
 func (d *doctor) close() {
@@ -370,14 +385,15 @@ func (d *doctor) checkKafka(ctx context.Context) (string, []problem, error) {
 		}
 	}
 	if len(known) > 1 {
-		problems = append(problems, problem{Status: statusWarning, What: "the brokers are of several versions: " + strings.Join(known, ", "), Do: "end the upgrade that is under way"})
+		problems = append(problems, problem{Status: statusWarning, What: "the brokers seem to be of several versions: " + strings.Join(known, ", "), Do: "end the upgrade that is under way"})
 	}
 	if level := features["transaction.version"]; level < 2 {
 		problems = append(problems, problem{Status: statusWarning,
 			What: fmt.Sprintf("transaction.version is %d: a late write of a producer that is gone can leave a transaction that nobody ends (KIP-890)", level),
 			Do:   "on Kafka 4.0 or later: kafka-features.sh upgrade --feature transaction.version=2; before, watch counterfoil lag for open transactions"})
 	}
-	says := fmt.Sprintf("Kafka %s at %s, %s", strings.Join(known, ", "), strings.Join(d.cfg.Kafka.Brokers, ","), plural(len(d.meta.Brokers), "broker"))
+	// Brokers do not say their version; it is guessed from the requests that they know.
+	says := fmt.Sprintf("%s at %s, by its protocol %s", plural(len(d.meta.Brokers), "broker"), strings.Join(d.cfg.Kafka.Brokers, ","), strings.Join(known, ", "))
 	for _, name := range slices.Sorted(maps.Keys(features)) {
 		if name == "metadata.version" || name == "transaction.version" {
 			says += fmt.Sprintf(", %s %d", name, features[name])

@@ -40,4 +40,8 @@
 // counterfoil_sink_clock_backwards_total.
 //
 // State tables (references, facts, current ownership) get their rows at least once; the highest version of a key wins, so that they need no lease.
+//
+// Versions of facts follow the brokers' clocks, because records of one fact may come by several partitions. These must agree as well as facts
+// are to be told apart: where a record goes to a broker whose clock is behind, by another partition or after a change of the leader, the older
+// record may win, until the fact is sent again.
 package clickhouse

@@ -103,22 +103,23 @@ func (d *dest) moveSome(f *fill, from, to int) error {
 }
 
 // moveSQL writes what a following table has to say of the facts whose tenant and id are in came. A deletion names no place: the one of zeros
-// that its row has is taken for one, so that no place is missed that is made of zeros.
+// that its row has is taken for one, so that no place is missed that is made of zeros. Of rows of one version, which two partitions can give in
+// one millisecond, the greatest is the last, so that every move that sees them says the same.
 func (c *Conn) moveSQL(spec *tableSpec, to *follower) string {
-	// last is is_deleted, the place, the rest.
+	// last is version, is_deleted, the place, the rest.
 	columns := strings.Join(append(slices.Clone(to.place), to.other...), ", ")
 	var place, here, other []string
 	for i := range to.place {
 		place = append(place, fmt.Sprintf("tupleElement(place, %d)", i+1))
-		here = append(here, fmt.Sprintf("tupleElement(last, %d) = tupleElement(place, %d)", i+2, i+1))
+		here = append(here, fmt.Sprintf("tupleElement(last, %d) = tupleElement(place, %d)", i+3, i+1))
 	}
 	for i := range to.other {
-		other = append(other, fmt.Sprintf(", tupleElement(last, %d)", len(to.place)+i+2))
+		other = append(other, fmt.Sprintf(", tupleElement(last, %d)", len(to.place)+i+3))
 	}
 	return "INSERT INTO " + c.local(to.table) + " (tenant, id, version, is_deleted, " + columns + `)
-SELECT tenant, id, last_version, tupleElement(last, 1) = 1 OR NOT (` + strings.Join(here, " AND ") + "), " + strings.Join(place, ", ") + strings.Join(other, "") + `
+SELECT tenant, id, tupleElement(last, 1), tupleElement(last, 2) = 1 OR NOT (` + strings.Join(here, " AND ") + "), " + strings.Join(place, ", ") + strings.Join(other, "") + `
 FROM (
-    SELECT tenant, id, max(version) AS last_version, argMax(tuple(is_deleted, ` + columns + `), version) AS last,
+    SELECT tenant, id, max(tuple(version, is_deleted, ` + columns + `)) AS last,
         groupUniqArrayIf(tuple(` + strings.Join(to.place, ", ") + "), toString(" + to.place[0] + `) != '') AS places
     FROM ` + c.local(spec.name) + `
     WHERE (tenant, id) IN (SELECT tenant, id FROM came)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/shopspring/decimal"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -263,6 +265,29 @@ func TestAMoveThatFailsGoesOn(t *testing.T) {
 	}
 	if i, m := inserts.Load(), moves.Load(); i != 1 || m != 4+3 {
 		t.Errorf("%d inserts and %d moves, want 1 and 4, of which one failed 3 times", i, m)
+	}
+}
+
+// Of two records of one version, which partitions can give in the same millisecond, every move takes the same one, in whichever order it finds
+// them.
+func TestMovesDecideEquallyBetweenEqualVersions(t *testing.T) {
+	conn := migrated(t)
+	spec := factTables[schemas.OrderLines][0]
+	state, follower := conn.local("order_lines_state"), conn.local("order_lines_by_customer_state")
+	must(t, conn.any.Exec(t.Context(), "SYSTEM STOP MERGES "+state))
+	for _, customer := range []string{"if(number % 2, 1, 2)", "if(number % 2, 2, 1)"} {
+		must(t, conn.any.Exec(t.Context(), "INSERT INTO "+state+" (tenant, version, id, customer, product) SELECT 'acme', 1, concat('L', toString(number)), "+customer+", 'p' FROM numbers(100)"))
+	}
+	came, err := ext.NewTable("came", ext.Column("tenant", "String"), ext.Column("id", "String"))
+	must(t, err)
+	for i := range 100 {
+		must(t, came.Append("acme", fmt.Sprint("L", i)))
+	}
+	must(t, conn.any.Exec(ch.Context(t.Context(), ch.WithExternalTable(came)), conn.moveSQL(spec, &spec.followers[0])))
+	var winners, live, gone uint64
+	must(t, conn.any.QueryRow(t.Context(), "SELECT uniqExactIf(customer, is_deleted = 0), countIf(is_deleted = 0), countIf(is_deleted) FROM "+follower).Scan(&winners, &live, &gone))
+	if winners != 1 || live != 100 || gone != 100 {
+		t.Errorf("%d customers have the %d lines, %d are gone elsewhere; want 1, 100, 100", winners, live, gone)
 	}
 }
 

@@ -26,15 +26,18 @@ type Item struct {
 // The kind is a kind of items that processors judge, or a reference or fact topic: its records are judged at the door, where those without
 // defects are written to the topic itself and have their outcomes at once.
 type Batch struct {
-	Tenant   string
-	KeyID    string // of the caller
-	Door     string // one of [Doors]
-	Kind     string // schemas.KindOwnership, ..., or schemas.Accounts, ..., schemas.Calls, ...
-	ItemKind string // kind of customer event, where the topic holds several; else empty
-	Ref      *string
-	Lookback *int32         // months, of a batch of sales
-	Wait     *time.Duration // for outcomes; nil: as configured, 0: not at all
-	Items    []Item
+	Tenant string
+	KeyID  string // of the caller
+	Door   string // one of [Doors]
+	// Operation is what was called of the door, such as its last part of the path, the same however the path was spelt. An Idempotency-Key
+	// belongs to tenant, door and operation.
+	Operation string
+	Kind      string // schemas.KindOwnership, ..., or schemas.Accounts, ..., schemas.Calls, ...
+	ItemKind  string // kind of customer event, where the topic holds several; else empty
+	Ref       *string
+	Lookback  *int32         // months, of a batch of sales
+	Wait      *time.Duration // for outcomes; nil: as configured, 0: not at all
+	Items     []Item
 }
 
 // Result is the outcome of one item. Neither Processed nor Reasons set: it is pending.

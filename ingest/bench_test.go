@@ -25,7 +25,7 @@ func BenchmarkPublish(b *testing.B) {
 			for c := range callers {
 				all.Go(func() {
 					for range (b.N + c) / callers {
-						if _, err := s.Submit(b.Context(), &ingest.Batch{Tenant: "demo", KeyID: "abcdef", Door: ingest.DoorCRM, Kind: schemas.KindCustomerEvents, ItemKind: schemas.EventPurchase, Items: items}); err != nil {
+						if _, err := s.Submit(b.Context(), &ingest.Batch{Tenant: "demo", KeyID: "abcdef", Door: ingest.DoorCRM, Operation: "purchases", Kind: schemas.KindCustomerEvents, ItemKind: schemas.EventPurchase, Items: items}); err != nil {
 							b.Error(err)
 							return
 						}

@@ -29,7 +29,6 @@ type request struct {
 	tenant   string
 	batch    int64       // number of the batch that it became; 0: none
 	trace    string      // traceparent (W3C), passed on with the items
-	route    string      // method and path
 	keys     []string    // values of the header Idempotency-Key; nil: none
 	body     []byte      // of a request with an Idempotency-Key, until the batch is made
 	query    string      // of such a request: what may be data
@@ -91,7 +90,7 @@ func (s *Service) server() *http.Server {
 // Handler is the whole service: all routes with their middleware.
 func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{id: requestID(r), route: r.Method + " " + strings.TrimSuffix(r.URL.Path, "/"), keys: r.Header.Values("Idempotency-Key"), answer: w.Header()}
+		q := &request{id: requestID(r), keys: r.Header.Values("Idempotency-Key"), answer: w.Header()}
 		if trace := r.Header.Get("Traceparent"); len(trace) == 55 && isPlain(trace) {
 			q.trace = trace
 		}

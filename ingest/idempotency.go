@@ -23,7 +23,7 @@ import (
 
 // repeatable is what a request's repetitions have in common.
 type repeatable struct {
-	route    string // method and path
+	route    string // door and operation
 	key      string
 	bodyHash []byte
 }
@@ -70,14 +70,14 @@ func dataOf(u *url.URL) string {
 }
 
 // repeatable is nil for a request without the header.
-func (q *request) repeatable() (*repeatable, error) {
+func (q *request) repeatable(b *Batch) (*repeatable, error) {
 	if q.keys == nil {
 		return nil, nil
 	}
 	if err := schemas.CheckIdempotencyKey(q.keys); err != nil {
 		return nil, &Error{Code: CodeIdempotencyKey, Message: schemas.ErrIdempotencyKey.Error(), Index: -1, Cause: "idempotency_key"}
 	}
-	p := &repeatable{route: q.route, key: q.keys[0], bodyHash: q.hash()}
+	p := &repeatable{route: b.Door + " " + b.Operation, key: q.keys[0], bodyHash: q.hash()}
 	q.body = nil // not for as long as the request waits
 	return p, nil
 }

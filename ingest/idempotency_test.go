@@ -22,6 +22,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/ingest/avon"
+	"github.com/counterfoil/counterfoil/ingest/crmcom"
+	"github.com/counterfoil/counterfoil/ingest/helloid"
+	"github.com/counterfoil/counterfoil/ingest/mediahawk"
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -110,12 +114,20 @@ func (k keyed) answer(t testing.TB) (a testAnswer) {
 
 // postKeyed sends a body with values of Idempotency-Key.
 func postKeyed(s *ingest.Service, path, caller, body string, values ...string) (keyed, error) {
+	return postKeyedAs(s, path, caller, "", body, values...)
+}
+
+// postKeyedAs is postKeyed with a Content-Type.
+func postKeyedAs(s *ingest.Service, path, caller, contentType, body string, values ...string) (keyed, error) {
 	req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+path, strings.NewReader(body))
 	if err != nil {
 		return keyed{}, err
 	}
 	req.Header.Set("X-Api-Key", caller)
 	req.Header["Idempotency-Key"] = values
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return keyed{}, err
@@ -191,6 +203,60 @@ func TestARepeatedRequestHasTheAnswerOfTheFirstAndNoEffect(t *testing.T) {
 	}
 	if got := metric(t, replicas[0], "counterfoil_ingest_bytes_in_flight"); got != "0" {
 		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+}
+
+// Partners' clients spell the path of an operation in several ways. The operation is what a key belongs to.
+func TestHoweverTheOperationIsSpeltAKeyIsTheSame(t *testing.T) {
+	w := newWorld(t)
+	w.requests(t)
+	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { return nil, nil }
+	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
+	mediahawk.New(s, w.reports).Register(s.Mux())
+	avon.New(s).Register(s.Mux())
+	helloid.New(s, w.reports).Register(s.Mux())
+	crmcom.New(s).Register(s.Mux())
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	const bulk, transactions, grant = crmcom.Base + "customer_events/bulk/", "FinancialTransactionsBatchCreate", `{"UserName":"ann","ProductSKU":"1","HasProduct":true}`
+	for name, c := range map[string]struct {
+		paths      []string
+		mediaType  string
+		body       string
+		operations int // that the paths are of
+	}{
+		"mediahawk": {[]string{mediahawk.Root + "/sales/batches", "/sales/batches", "/sales/batches/", mediahawk.Root + "/sales/batches/"}, "application/json", `{"lookback":12,"sales":[` + sale(1) + `]}`, 1},
+		"avon": {[]string{avon.Path, avon.Path + "/", avon.Path + ".json", avon.Path + ".xml", "/json/reply/" + transactions, "/JSON/Reply/" + strings.ToLower(transactions),
+			"/json/oneway/" + transactions, "/jsv/reply/" + transactions, "/api/" + transactions, "/api/" + strings.ToUpper(transactions) + ".json"},
+			"application/json", `{"FinancialTransactions":[{"BeeNumberCustomer":7}]}`, 1},
+		"helloid":                 {[]string{helloid.Base, helloid.Base + "/"}, "application/json", grant, 1},
+		"helloid, two operations": {[]string{helloid.Base + "/batch", helloid.Base + "/batch/", helloid.Base + "/csv"}, "", "", 2},
+		"crm.com":                 {[]string{bulk + "web/create", bulk + "web/create/"}, "application/json", `{"web_customer_events_set":[{}]}`, 1},
+		"v1":                      {[]string{"/v1/ownership", "/v1/sales"}, "application/json", `[{}]`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key, from, effects := freshKey(), w.ends(t, schemas.Batches), 0
+			for _, path := range c.paths {
+				mediaType, body := c.mediaType, c.body
+				switch {
+				case mediaType != "":
+				case strings.HasSuffix(path, "csv"):
+					mediaType, body = "text/csv", "ann,1,,true,,\n"
+				default:
+					mediaType, body = "application/json", "["+grant+"]"
+				}
+				k, err := postKeyedAs(s, path, caller, mediaType, body, key)
+				check(t, err)
+				if k.status >= 300 {
+					t.Fatalf("%s: status %d: %s", path, k.status, k.body)
+				}
+				if !k.replayed {
+					effects++
+				}
+			}
+			if n := len(w.read(t, schemas.Batches, from)); n != c.operations || effects != n {
+				t.Errorf("%d batches, of which the callers know %d, want %d", n, effects, c.operations)
+			}
+		})
 	}
 }
 

@@ -79,7 +79,7 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 	if e := s.backlog.refuse(); e != nil {
 		return nil, s.refuse(e)
 	}
-	repeatable, err := q.repeatable()
+	repeatable, err := q.repeatable(b)
 	if err != nil {
 		return nil, s.refuse(AsError(err))
 	}
@@ -178,6 +178,9 @@ func (s *Service) publish(ctx context.Context, sub *submission) verdict {
 // encode makes the records of a batch. It runs in the request's own goroutine, so that the producers only move bytes. The size is what the
 // batch occupies until it is judged.
 func (s *Service) encode(rt *routing, b *Batch, trace string) (*submission, int64, error) {
+	if b.Operation == "" {
+		return nil, 0, fmt.Errorf("a batch of the door %q names no operation", b.Door)
+	}
 	if len(b.Items) > MaxItems {
 		return nil, 0, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("a request may have %d items, this one has %d", MaxItems, len(b.Items)), Index: -1, Cause: "items"}
 	}

@@ -253,7 +253,7 @@ func TestItemsLieInThePartitionOfTheirKey(t *testing.T) {
 	w := newWorld(t)
 	s := w.start(t, map[string]string{"REPLY_WAIT": "10ms"})
 	user, sku := "j.doe", "APP-01"
-	b := &ingest.Batch{Tenant: "demo", KeyID: "k", Door: ingest.DoorHelloID, Kind: schemas.KindOwnership}
+	b := &ingest.Batch{Tenant: "demo", KeyID: "k", Door: ingest.DoorHelloID, Operation: "batch", Kind: schemas.KindOwnership}
 	for i := range 20 {
 		b.Items = append(b.Items, ingest.Item{Key: fmt.Appendf(nil, "key %d", i), Value: &schemas.Ownership{UserName: &user, ProductSKU: &sku}})
 	}

@@ -396,6 +396,7 @@ func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
 		return nil, ingest.NewError(ingest.CodeMalformed, "not a list")
 	}
 	batch := testBatch(caller.Tenant, items)
+	batch.Operation = r.URL.Path
 	if r.URL.Query().Get("wait") == "0" {
 		batch.Wait = new(time.Duration)
 	}
@@ -429,7 +430,7 @@ func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
 }
 
 func testBatch(tenant string, items []testItem) *ingest.Batch {
-	b := &ingest.Batch{Tenant: tenant, KeyID: "test", Door: ingest.DoorCRM, Kind: schemas.KindCustomerEvents, ItemKind: schemas.EventWeb}
+	b := &ingest.Batch{Tenant: tenant, KeyID: "test", Door: ingest.DoorCRM, Operation: "test", Kind: schemas.KindCustomerEvents, ItemKind: schemas.EventWeb}
 	for _, it := range items {
 		item := ingest.Item{Ref: &it.Ref, Format: schemas.FormatJSON, Original: []byte(it.Ref)}
 		if it.Defect {

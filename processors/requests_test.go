@@ -16,7 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-const testRoute = "POST /v1/ownership"
+const testRoute = "v1 ownership"
 
 // keyedRequest is a request with an idempotency key: its records as ingest makes them.
 type keyedRequest struct {

@@ -25,7 +25,7 @@ const (
 type Passage struct {
 	Topic     string
 	Partition int32
-	Route     string // of the request: method and path
+	Route     string // of the request: what was called, such as "v1 sales"
 	Key       string // its Idempotency-Key
 	BodyHash  []byte // SHA-256 of its body; on the batch's header alone, which is judged for the whole batch
 	Last      bool   // it is the last record of its batch: when it has been passed on, so have all

@@ -229,7 +229,7 @@ func (a *Adapter) create(r *http.Request, rt *route, query url.Values, out outpu
 	receipt := &ingest.Receipt{}
 	if len(items) > 0 {
 		receipt, err = a.svc.Submit(r.Context(), &ingest.Batch{
-			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorAvon, Kind: schemas.KindTransactions, Items: items,
+			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorAvon, Operation: operation, Kind: schemas.KindTransactions, Items: items,
 		})
 		if err != nil {
 			return answer{}, err

@@ -136,7 +136,7 @@ func (a *Adapter) create(r *http.Request, k *kind) (answer, error) {
 		return answer{body: formatReceipt(&ingest.Receipt{}, nil, c.fields)}, nil
 	}
 	receipt, err := a.svc.Submit(r.Context(), &ingest.Batch{
-		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorCRM, Kind: k.topic, ItemKind: k.event, Items: items,
+		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorCRM, Operation: k.path, Kind: k.topic, ItemKind: k.event, Items: items,
 	})
 	if err != nil {
 		return answer{}, err

@@ -58,9 +58,9 @@ func (a *Adapter) Register(mux *http.ServeMux) {
 		mux.HandleFunc(pattern, h)
 		mux.HandleFunc(pattern+"/{$}", h)
 	}
-	handle("POST "+Base, a.post(parseSingle, "application/json"))
-	handle("POST "+Base+"/batch", a.post(parseBatch, "application/json"))
-	handle("POST "+Base+"/csv", a.post(parseCSV, "text/csv"))
+	handle("POST "+Base, a.post("single", parseSingle, "application/json"))
+	handle("POST "+Base+"/batch", a.post("batch", parseBatch, "application/json"))
+	handle("POST "+Base+"/csv", a.post("csv", parseCSV, "text/csv"))
 	handle("GET "+Base+"/{sku}", a.get)
 	for _, pattern := range []string{
 		Base, Base + "/", "GET " + Base + "/batch", "GET " + Base + "/batch/{$}", "GET " + Base + "/csv", "GET " + Base + "/csv/{$}",
@@ -137,7 +137,7 @@ func refusal(w http.ResponseWriter, r *http.Request, err error) answer {
 }
 
 // post serves the three ways to change ownership. A request is taken whole or not at all.
-func (a *Adapter) post(parse func(body string) ([]ingest.Item, error), mediaType string) func(r *http.Request) (answer, error) {
+func (a *Adapter) post(operation string, parse func(body string) ([]ingest.Item, error), mediaType string) func(r *http.Request) (answer, error) {
 	return func(r *http.Request) (answer, error) {
 		caller, err := a.svc.Authenticate(r, ingest.DoorHelloID)
 		if err != nil {
@@ -165,7 +165,7 @@ func (a *Adapter) post(parse func(body string) ([]ingest.Item, error), mediaType
 		}
 		keyed(items, caller.Tenant)
 		receipt, err := a.svc.Submit(r.Context(), &ingest.Batch{
-			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorHelloID, Kind: schemas.KindOwnership, Items: items,
+			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorHelloID, Operation: operation, Kind: schemas.KindOwnership, Items: items,
 		})
 		if err != nil {
 			return answer{}, err

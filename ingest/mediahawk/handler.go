@@ -157,7 +157,7 @@ func (a *Adapter) post(r *http.Request) (answer, error) {
 		return answer{status: http.StatusBadRequest, body: formatError("Validation failed", u.defects)}, nil
 	}
 	receipt, err := a.svc.Submit(r.Context(), &ingest.Batch{
-		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorMediahawk, Kind: schemas.KindSales, Lookback: &u.lookback,
+		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorMediahawk, Operation: "sales", Kind: schemas.KindSales, Lookback: &u.lookback,
 		Wait: &noWait, Items: u.items(caller.Tenant),
 	})
 	if err != nil {

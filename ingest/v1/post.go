@@ -32,7 +32,7 @@ func (a *API) post(w http.ResponseWriter, r *http.Request, k *Kind) error {
 	}
 	wait, applied := preference(r.Header.Values("Prefer"))
 	receipt, err := a.svc.Submit(r.Context(), &ingest.Batch{
-		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorV1, Kind: k.Topic, Items: items, Wait: wait,
+		Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorV1, Operation: k.Name, Kind: k.Topic, Items: items, Wait: wait,
 	})
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func (w *World) addSales() {
 	}
 	w.Status[saleBatch] = StatusNow{schemas.BatchComplete, 1, 1}
 	w.Sales = map[string]SaleNow{"t\x00S": {Version: 1, ID: schemas.ItemID("t", saleBatch, 1), Value: "1"}}
-	key := schemas.RequestKey("t", "POST /sales/batches", "k")
+	key := schemas.RequestKey("t", "mediahawk sales", "k")
 	at := schemas.Partition(key, 4)
 	w.Requests = []Request{
 		{Position{"requests", at, 0}, string(key), "hash", saleBatch}, {Position{"requests", at, 3}, string(key), "hash", repeatBatch},

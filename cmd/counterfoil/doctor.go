@@ -756,7 +756,8 @@ func (d *doctor) checkTransactions(ctx context.Context) (string, []problem, erro
 		if t.Seconds > lateAfter.Seconds() {
 			p.Status = statusFailure
 		}
-		if t.State != "Ongoing" { // its coordinator does not know that it is open, or does not get its markers written
+		// Its coordinator does not know that it is open, does not get its markers written, or has let its time pass.
+		if t.State != "Ongoing" || t.Seconds > t.TimeoutSeconds+lateAfter.Seconds() {
 			p.Do = "kafka-transactions.sh abort --topic TOPIC --partition PARTITION --start-offset OFFSET, for each place above"
 		}
 		problems = append(problems, p)

@@ -86,6 +86,17 @@ func (c *clinic) set(topic, name, value string) func(*testing.T) {
 	}
 }
 
+// setBroker changes a setting of the broker.
+func (c *clinic) setBroker(name, value string) func(*testing.T) {
+	return func(t *testing.T) {
+		t.Helper()
+		_, err := c.adm.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // sql runs statements in which DB is the database.
 func (c *clinic) sql(statements ...string) func(*testing.T) {
 	return func(t *testing.T) {
@@ -141,6 +152,9 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 	}
 	if r.Failures != 0 || r.Warnings != 1 || holds(r) != "kept once tables running apart" {
 		t.Errorf("a fresh installation: %d failures, %d warnings, %q hold", r.Failures, r.Warnings, holds(r))
+	}
+	if out := c.good(t, "", "doctor"); !strings.Contains(out, "ok         kafka.settings") || !strings.Contains(out, "  yes      Every item gets exactly one outcome") {
+		t.Errorf("a fresh installation:\n%s", out)
 	}
 	var open *kgo.Client
 	var key string
@@ -238,6 +252,10 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 		{name: "a secret from a page", env: []string{"TOKEN_SECRETS=change-me-to-a-long-value"}, want: map[string]string{"token_secrets": statusWarning}, says: []string{"change-me"}},
 		{name: "no secret", env: []string{"TOKEN_SECRETS="}, want: map[string]string{"token_secrets": statusWarning}, says: []string{"not set"}},
 		{name: "a session that the broker refuses", env: []string{"SESSION_TIMEOUT=1h"}, want: map[string]string{"kafka.settings": statusFailure}, says: []string{"group.max.session.timeout.ms"}, broke: "running"},
+		{name: "a session that is too short for the broker", env: []string{"SINK_SESSION_TIMEOUT=500ms"}, want: map[string]string{"kafka.settings": statusFailure}, says: []string{"group.min.session.timeout.ms"}, broke: "running"},
+		{name: "a transaction timeout that the broker refuses", env: []string{"TRANSACTION_TIMEOUT=1h"}, want: map[string]string{"kafka.settings": statusFailure}, says: []string{"transaction.max.timeout.ms"}, broke: "running"},
+		{name: "offsets that are soon forgotten", plant: c.setBroker("offsets.retention.minutes", "60"), want: map[string]string{"kafka.settings": statusWarning}, says: []string{"offsets.retention.minutes is 1h"},
+			undo: c.setBroker("offsets.retention.minutes", "52560000")},
 		// What follows cannot be taken out again.
 		{name: "another number of partitions", plant: func(t *testing.T) {
 			if _, err := c.adm.CreatePartitions(t.Context(), 1, schemas.KindTransactions); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -157,6 +158,15 @@ func (c *Conn) LogSums(ctx context.Context, table, topic string, epoch int32, te
 	})
 }
 
+// CountRows is how many rows a table has of a range.
+func (c *Conn) CountRows(ctx context.Context, table, topic string, epoch int32, tenant string, r LogRange) (int64, error) {
+	var n uint64
+	where, args := ofTenant(tenant, []any{topic, epoch})
+	err := c.audit(ctx, "count "+table, "SELECT count() FROM "+c.table(table)+" WHERE topic = ? AND epoch = ?"+where+" AND "+inRanges([]LogRange{r}), args,
+		func(rows driver.Rows) error { return rows.Scan(&n) })
+	return int64(n), err
+}
+
 // LogRows returns a table's rows of a range in the order of their offsets, at most limit.
 func (c *Conn) LogRows(ctx context.Context, table, topic string, epoch int32, tenant string, r LogRange, limit int) ([]LogRow, error) {
 	where, args := ofTenant(tenant, []any{topic, epoch})
@@ -252,13 +262,16 @@ func (c *Conn) DoubledDeadLetters(ctx context.Context, tenant string, limit int)
 	return all, err
 }
 
+// outcomeTables are the log tables of outcomes.
+func outcomeTables() []LogTable {
+	return slices.DeleteFunc(LogTables(), func(t LogTable) bool { return t.Name == batchesTable.name || t.Name == tableDeadLetters })
+}
+
 // outcomesSQL are the rows of all tables of outcomes, with the given columns. An unmatched sale is in two, at one position.
 func (c *Conn) outcomesSQL(columns, where string) string {
 	var all []string
-	for _, t := range LogTables() {
-		if t.Name != batchesTable.name && t.Name != tableDeadLetters {
-			all = append(all, "SELECT "+columns+" FROM "+c.table(t.Name)+" WHERE "+where)
-		}
+	for _, t := range outcomeTables() {
+		all = append(all, "SELECT "+columns+" FROM "+c.table(t.Name)+" WHERE "+where)
 	}
 	return strings.Join(all, " UNION ALL ")
 }
@@ -270,19 +283,19 @@ type DoubledOutcome struct {
 	At         []string // topic/partition@offset, two of them
 }
 
-// DoubledOutcomes returns attempts with outcomes at several positions, at most limit. It looks at one share of the items, by a hash of their
-// ids, so that ClickHouse needs the memory for no more than that.
-func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, share, shares, limit int) (all []DoubledOutcome, err error) {
+// DoubledOutcomes returns attempts with outcomes at several positions, at most limit, of items that were accepted since a time (zero: ever).
+// It looks at one share of the items, by a hash of their ids, so that ClickHouse needs the memory for no more than that.
+func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, since time.Time, share, shares, limit int) (all []DoubledOutcome, err error) {
 	where := fmt.Sprintf("cityHash64(id) %% %d = %d", shares, share)
+	if !since.IsZero() {
+		where += fmt.Sprintf(" AND accepted_at >= fromUnixTimestamp64Milli(toInt64(%d))", since.UnixMilli())
+	}
+	of, one := ofTenant(tenant, nil)
 	var args []any
-	for _, t := range LogTables() {
-		if t.Name != batchesTable.name && t.Name != tableDeadLetters && tenant != "" {
-			args = append(args, tenant)
-		}
+	for range outcomeTables() {
+		args = append(args, one...)
 	}
-	if tenant != "" {
-		where += " AND tenant = ?"
-	}
+	where += of
 	err = c.audit(ctx, "look for doubled outcomes", fmt.Sprintf("SELECT tenant, id, attempt, arrayMap(a -> concat(a.1, '/', toString(a.2), '@', toString(a.3)), groupUniqArray(2)((topic, partition, offset, epoch)) AS p) "+
 		"FROM (%s) GROUP BY tenant, id, attempt HAVING length(p) > 1 ORDER BY tenant, id LIMIT %d", c.outcomesSQL("tenant, id, attempt, topic, partition, offset, epoch", where), limit), args, func(rows driver.Rows) error {
 		var d DoubledOutcome
@@ -296,7 +309,7 @@ func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, share, shares
 
 // LastAttempt is the highest attempt at an item that has an outcome, 0 for none.
 func (c *Conn) LastAttempt(ctx context.Context, id string) (attempt int32, err error) {
-	args := make([]any, len(LogTables())-2)
+	args := make([]any, len(outcomeTables()))
 	for i := range args {
 		args[i] = id
 	}
@@ -404,6 +417,18 @@ func (c *Conn) Versions(ctx context.Context, topic string, ids []OwnID) (map[Own
 		}
 	}
 	return versions, nil
+}
+
+// SyncReplicas makes each node know all that any replica of its shard has taken, so that it does not matter which one is asked.
+func (c *Conn) SyncReplicas(ctx context.Context) error {
+	for _, spec := range allTables() {
+		for i := range c.nodes {
+			if err := c.syncReplica(ctx, c.nodes[i].shard, c.nodes[i].Conn, spec.name); err != nil {
+				return fmt.Errorf("let %s catch up with its replicas: %w", c.nodes[i].addr, err)
+			}
+		}
+	}
+	return nil
 }
 
 // audit asks and hands each row over.

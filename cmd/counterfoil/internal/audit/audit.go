@@ -119,10 +119,11 @@ type auditor struct {
 	decode *decoders
 	from   map[string][]int64 // by topic and partition: the first offset that counts
 	to     map[string][]int64 // the offset behind the last; of item topics that of the last that may be a forwarded copy
-	judged map[string][]int64 // of item topics and requests: the offset behind the last that has been judged
+	judged map[string][]int64 // of item topics, requests and batches: the offset behind the last that has come to rest
 	// settled is what became of the records of item topics, filled while the result topics are read.
-	settled map[string]sums
-	read    int64 // records so far, for the progress
+	settled  map[string]sums
+	outcomes int64 // that were compared with their rows
+	read     int64 // records so far, for the progress
 }
 
 // now is the check that runs.

@@ -30,7 +30,7 @@ func (a *auditor) checkBatches(ctx context.Context) error {
 	for at := from; at < to; at += batchesAtOnce {
 		a.Progress(fmt.Sprintf("%s: %d of %d", a.now().Name, at, to))
 		r := clickhouse.LogRange{From: at, To: min(at+batchesAtOnce, to)}
-		n, err := a.countRows(ctx, "batches", topic, r)
+		n, err := a.Conn.CountRows(ctx, "batches", topic, a.Epochs.Of(topic), a.Tenant, r)
 		if err != nil {
 			return err
 		}
@@ -53,33 +53,13 @@ func (a *auditor) checkBatches(ctx context.Context) error {
 	return nil
 }
 
-// countRows is how many rows a table has in a range.
-func (a *auditor) countRows(ctx context.Context, table, topic string, r clickhouse.LogRange) (n int64, err error) {
-	err = a.Conn.LogSums(ctx, table, topic, a.Epochs.Of(topic), a.Tenant, batchesAtOnce, []clickhouse.LogRange{r}, func(_ int32, _ int64, s clickhouse.LogSum) { n += int64(s.Rows) })
-	return n, err
-}
-
 // checkOutcomes looks for identities that have two outcomes of one attempt: two records that are one item, each with its own outcome.
 func (a *auditor) checkOutcomes(ctx context.Context) error {
-	outcomes := int64(0)
-	for topic, tables := range a.decode.tables {
-		t, _ := schemas.TopicNamed(topic)
-		if t.Role != schemas.RoleProcessed && t.Role != schemas.RoleUnprocessed {
-			continue
-		}
-		for p := range a.to[topic] {
-			n, err := a.countRows(ctx, tables[0], topic, clickhouse.LogRange{Partition: int32(p), To: a.to[topic][p]})
-			if err != nil {
-				return err
-			}
-			outcomes += n
-		}
-	}
-	a.now().Compared = outcomes
-	shares := int(outcomes/itemsAtOnce) + 1
+	a.now().Compared = a.outcomes
+	shares := int(a.outcomes/itemsAtOnce) + 1
 	for share := range shares {
 		a.Progress(fmt.Sprintf("%s: share %d of %d", a.now().Name, share+1, shares))
-		doubled, err := a.Conn.DoubledOutcomes(ctx, a.Tenant, share, shares, a.Most)
+		doubled, err := a.Conn.DoubledOutcomes(ctx, a.Tenant, a.Since, share, shares, a.Most)
 		if err != nil {
 			return err
 		}

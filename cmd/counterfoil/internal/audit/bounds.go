@@ -39,19 +39,19 @@ func topicsOf(roles ...schemas.Role) []string {
 func (a *auditor) fixBounds(ctx context.Context) error {
 	a.Progress("looking where the topics end")
 	a.judged, a.to = map[string][]int64{}, map[string][]int64{}
-	if err := a.awaitJudges(ctx, schemas.Requests); err != nil {
-		return err
-	}
-	batches, err := a.list(ctx, a.Admin.ListCommittedOffsets, schemas.Batches)
+	headers, err := a.list(ctx, a.Admin.ListCommittedOffsets, schemas.Batches, schemas.Requests)
 	if err != nil {
 		return err
 	}
-	a.judged[schemas.Batches] = batches[schemas.Batches]
+	if err := a.awaitJudges(ctx, schemas.Requests); err != nil {
+		return err
+	}
 	for range 2 { // items, and what was forwarded of them
 		if err := a.awaitJudges(ctx, itemTopics()...); err != nil {
 			return err
 		}
 	}
+	maps.Copy(a.judged, headers)
 	all := slices.Concat(clickhouse.Topics(), itemTopics(), []string{schemas.RequestAnswers})
 	if a.to, err = a.list(ctx, a.Admin.ListEndOffsets, all...); err != nil {
 		return err
@@ -61,6 +61,9 @@ func (a *auditor) fixBounds(ctx context.Context) error {
 		written[topic] = a.to[topic]
 	}
 	if err := a.await(ctx, schemas.GroupSink, written); err != nil {
+		return err
+	}
+	if err := a.Conn.SyncReplicas(ctx); err != nil {
 		return err
 	}
 	return a.fixStarts(ctx, append(all, schemas.Requests))

@@ -6,15 +6,16 @@
 // What is on its way is no difference. So [Run] first fixes how far it looks, in the order in which data flows, and waits at each step for
 // whoever works there (bounds.go):
 //
-//  1. The end of requests; until the processor has passed on all that lies below it.
-//  2. The end of the committed headers in batches, and after it the ends of the item topics: the items of those headers lie below. Until the
-//     processors' committed offsets are past them. A record in a wrong partition may have been forwarded meanwhile, so that this is done once
-//     more; then each item that lay below the first ends is judged, wherever it was.
+//  1. The ends of the committed headers in batches and in requests. Then the end of requests, below which lies all that belongs to these
+//     headers, until the processor has passed it on.
+//  2. The ends of the item topics, below which lie the items of those headers, until the processors' committed offsets are past them. A record
+//     in a wrong partition may have been forwarded meanwhile, so that this is done once more; then each item that lay below the first ends is
+//     judged, wherever it was.
 //  3. The ends of all topics that the sink reads; until its committed offsets are past them. Now the tables hold exactly what lies below.
 //
 // Ends are high watermarks, as everywhere in Counterfoil: an acknowledged record is below them even where the marker of its transaction is not
-// written yet, and a committed offset passes them only when it is. Of batches alone the end is that of the committed records: a header above
-// it may have items that are still to be produced. A wait ends with an error where nothing moves for [Options].Stuck: that proves nothing
+// written yet, and a committed offset passes them only when it is. Of headers alone the end is that of the committed records: one above it may
+// belong to a transaction whose items are still to be produced. A wait ends with an error where nothing moves for [Options].Stuck: that proves nothing
 // either way.
 //
 // # Bounded memory

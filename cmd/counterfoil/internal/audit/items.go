@@ -44,7 +44,6 @@ func (a *auditor) checkItems(ctx context.Context) error {
 		}
 		differing := differ(items, a.settled[topic])
 		delete(a.settled, topic)
-		a.settled[topic] = nil
 		for runs := range slices.Chunk(differing, runsAtOnce) {
 			if a.enough() {
 				a.now().Found += int64(len(runs))

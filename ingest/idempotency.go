@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -33,40 +35,55 @@ const headerReplayed = "Idempotent-Replayed"
 
 // noteBody notes what a request says, by which its repetitions are told from others.
 func noteBody(r *http.Request, body []byte) {
-	if q := of(r.Context()); q.keys != nil {
-		q.body, q.query = body, dataOf(r.URL)
+	q := of(r.Context())
+	if q.keys == nil {
+		return
+	}
+	contentType := r.Header.Get("Content-Type")
+	media, _, _ := strings.Cut(contentType, ";")
+	q.body, q.media, q.query = body, strings.ToLower(strings.TrimSpace(media)), dataOf(r.URL)
+	if strings.HasPrefix(q.media, "multipart/") {
+		if _, params, err := mime.ParseMediaType(contentType); err == nil && params["boundary"] != "" {
+			q.boundary = []byte("--" + params["boundary"])
+		}
 	}
 }
 
 // noteToken notes the token that a request has in its body: a caller that logs in anew sends the same request with another one.
 func noteToken(r *http.Request, token string) { of(r.Context()).token = []byte(token) }
 
-// hash is SHA-256 of what the request says, without the token.
+// hash is SHA-256 of what the request says: the same bytes of another media type say something else. Left out is what differs when a caller
+// makes the same request anew: the token, and the boundary between the parts of a form.
 func (q *request) hash() []byte {
 	h := sha256.New()
-	if len(q.token) == 0 {
-		h.Write(q.body)
-	} else {
-		for part := range bytes.SplitSeq(q.body, q.token) {
-			h.Write(part)
-			h.Write([]byte{0})
+	mark := []byte{0}
+	part := func(b []byte) { h.Write(b); h.Write(mark) }
+	part([]byte(q.media))
+	part([]byte(q.query))
+	switch {
+	case len(q.token) > 0:
+		for b := range bytes.SplitSeq(q.body, q.token) {
+			part(b)
 		}
-	}
-	if q.query != "" {
-		h.Write([]byte("?" + q.query))
+	case len(q.boundary) > 0:
+		for line := range bytes.Lines(q.body) {
+			if rest, ok := bytes.CutPrefix(line, q.boundary); ok {
+				h.Write(mark)
+				line = rest
+			}
+			h.Write(line)
+		}
+	default:
+		h.Write(q.body)
 	}
 	return h.Sum(nil)
 }
 
-// dataOf is the query string, in which one partner's requests may have their data, without the key of the caller.
+// dataOf is the query string, in which one partner's requests may have their data, in one spelling and without the key of the caller.
 func dataOf(u *url.URL) string {
-	var parts []string
-	for part := range strings.SplitSeq(u.RawQuery, "&") {
-		if name, _, _ := strings.Cut(part, "="); part != "" && name != "api_key" {
-			parts = append(parts, part)
-		}
-	}
-	return strings.Join(parts, "&")
+	values := u.Query()
+	maps.DeleteFunc(values, func(name string, _ []string) bool { return strings.EqualFold(name, "api_key") })
+	return values.Encode()
 }
 
 // repeatable is nil for a request without the header.

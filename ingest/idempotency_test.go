@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -255,6 +256,48 @@ func TestHoweverTheOperationIsSpeltAKeyIsTheSame(t *testing.T) {
 			}
 			if n := len(w.read(t, schemas.Batches, from)); n != c.operations || effects != n {
 				t.Errorf("%d batches, of which the callers know %d, want %d", n, effects, c.operations)
+			}
+		})
+	}
+}
+
+// A caller's repetition is told from another request by what it says, not by how it says it.
+func TestWhatIsTheSameRequest(t *testing.T) {
+	w := newWorld(t)
+	w.requests(t)
+	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { return nil, nil }
+	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
+	avon.New(s).Register(s.Mux())
+	mediahawk.New(s, w.reports).Register(s.Mux())
+	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
+	form := func(boundary, amount string) string {
+		return strings.ReplaceAll("--^\r\nContent-Disposition: form-data; name=\"FinancialTransactions\"\r\n\r\n[{BeeNumberCustomer:"+amount+"}]\r\n--^--\r\n", "^", boundary)
+	}
+	const parts, event, upload = "multipart/form-data; boundary=", `{"kind":"web"}`, `{"lookback":12,"sales":[]}`
+	type request struct{ path, contentType, body string }
+	for name, c := range map[string]struct {
+		first, second request
+		same          bool
+	}{
+		"the same bytes of another media type": {request{"/v1/customer-events", "application/json", "[" + event + "]"}, request{"/v1/customer-events", "application/x-ndjson", "[" + event + "]"}, false},
+		"another spelling of the media type":   {request{"/v1/customer-events", "application/json", "[" + event + "]"}, request{"/v1/customer-events", "Application/JSON; charset=UTF-8", "[" + event + "]"}, true},
+		"a form that was built anew":           {request{avon.Path, parts + "aaa", form("aaa", "1")}, request{avon.Path, parts + `"b b"`, form("b b", "1")}, true},
+		"another form":                         {request{avon.Path, parts + "aaa", form("aaa", "1")}, request{avon.Path, parts + "aaa", form("aaa", "2")}, false},
+		"the parameters in another order":      {request{"/test?a=1&b=%32", "", twoItems}, request{"/test?%62=2&a=1", "", twoItems}, true},
+		"another value of a parameter":         {request{"/test?a=1&b=2", "", twoItems}, request{"/test?a=1&b=3", "", twoItems}, false},
+		"the key of the caller in any form":    {request{"/sales/batches", "application/json", upload}, request{"/sales/batches?api%5Fkey=" + url.QueryEscape(caller) + "&API_KEY=x", "application/json", upload}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := freshKey()
+			first, err := postKeyedAs(s, c.first.path, caller, c.first.contentType, c.first.body, key)
+			check(t, err)
+			if first.status >= 300 {
+				t.Fatalf("first: status %d: %s", first.status, first.body)
+			}
+			second, err := postKeyedAs(s, c.second.path, caller, c.second.contentType, c.second.body, key)
+			check(t, err)
+			if c.same && (!second.replayed || second.status >= 300) || !c.same && second.status != 422 {
+				t.Errorf("same %t: status %d, replayed %t: %s", c.same, second.status, second.replayed, second.body)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -891,7 +892,7 @@ const (
 
 func (d *doctor) checkClock(context.Context) (string, []problem, error) {
 	var problems []problem
-	byAhead := func(a, b clickhouse.NodeState) int { return int(a.Ahead - b.Ahead) }
+	byAhead := func(a, b clickhouse.NodeState) int { return cmp.Compare(a.Ahead, b.Ahead) }
 	first, last := slices.MinFunc(d.nodes, byAhead), slices.MaxFunc(d.nodes, byAhead)
 	if apart := last.Ahead - first.Ahead; apart > maxNodeSkew+first.RoundTrip+last.RoundTrip {
 		problems = append(problems, problem{What: fmt.Sprintf("the clocks of ClickHouse %s and %s are %s apart: leases are counted by them", first.Addr, last.Addr, apart.Round(time.Millisecond)), Do: "let NTP or chrony keep them"})

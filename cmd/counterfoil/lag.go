@@ -166,6 +166,14 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 	if err != nil {
 		return nil, fmt.Errorf("read where the topics begin: %w", err)
 	}
+	// Before the ends: what a running role commits meanwhile must not seem to lie beyond them.
+	groups := groups()
+	commits := map[string]kadm.OffsetResponses{}
+	for group := range groups {
+		if commits[group], err = fetchOffsets(ctx, adm, group); err != nil {
+			return nil, err
+		}
+	}
 	stable, err := adm.ListCommittedOffsets(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("read the last stable offsets: %w", err)
@@ -175,12 +183,7 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 		return nil, fmt.Errorf("read where the topics end: %w", err)
 	}
 	s := &standing{Partitions: []partitionLag{}, Transactions: []openTransaction{}}
-	groups := groups()
 	for _, group := range slices.Sorted(maps.Keys(groups)) {
-		committed, err := fetchOffsets(ctx, adm, group)
-		if err != nil {
-			return nil, err
-		}
 		owners, err := groupOwners(ctx, adm, group)
 		if err != nil {
 			return nil, err
@@ -202,7 +205,7 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 				if o, ok := stable.Lookup(topic, partition); ok && o.Err == nil {
 					row.Stable = o.Offset
 				}
-				if o, ok := committed.Lookup(topic, partition); ok && o.Err == nil {
+				if o, ok := commits[group].Lookup(topic, partition); ok && o.Err == nil {
 					row.Committed = o.At
 				}
 				if m, ok := owners[topicPartition{topic, partition}]; ok {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -176,6 +177,37 @@ func (x *tools) beginTransaction(t *testing.T, id, topic string, partition int32
 	}
 	x.produce(t, client, topic, partition, "not committed")
 	return client
+}
+
+// TestLagOfABusyGroup measures while the group reads and commits: nothing may seem to be wrong.
+func TestLagOfABusyGroup(t *testing.T) {
+	x := newTools(t)
+	x.commitAll(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		adm := kadm.NewClient(x.client)
+		for ctx.Err() == nil {
+			rec := &kgo.Record{Topic: schemas.KindSales, Partition: 0, Value: []byte("x")}
+			if err := x.client.ProduceSync(ctx, rec).FirstErr(); err != nil {
+				continue
+			}
+			at := kadm.Offsets{}
+			at.Add(kadm.Offset{Topic: rec.Topic, Partition: 0, At: rec.Offset + 1, LeaderEpoch: -1})
+			_, _ = adm.CommitOffsets(ctx, schemas.GroupMatching, at) // a refused one is made up for by the next
+		}
+	}()
+	defer func() { stop(); <-done }()
+	for range 30 {
+		s, err := measure(t.Context(), x.broker.Opts(), kadm.NewClient(x.client), time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row := find(t, *s, schemas.GroupMatching, schemas.KindSales, 0); row.Problem != "" || row.Committed > row.End {
+			t.Fatalf("%+v", row)
+		}
+	}
 }
 
 func TestLagSaysWhatItDoesNotKnow(t *testing.T) {

@@ -125,9 +125,12 @@ func (s *Service) answered(ctx context.Context, b *Batch, sub *submission, until
 		case schemas.RequestAccepted:
 			return answer.Number, nil, nil
 		case schemas.RequestRepeated:
+			defer sub.waiter.release(s.budget)
+			sub.records = nil // they lie in requests, where nobody needs them any more
 			of(ctx).replayed()
 			return answer.Number, s.repeat(ctx, b, &answer, until), nil
 		default:
+			sub.waiter.release(s.budget)
 			return 0, nil, s.refuse(&Error{
 				Code: CodeIdempotencyConflict, Message: "the Idempotency-Key was used before, with another body", Index: -1, Cause: "idempotency_conflict",
 			})
@@ -136,6 +139,13 @@ func (s *Service) answered(ctx context.Context, b *Batch, sub *submission, until
 	case <-ctx.Done():
 	}
 	sub.waiter.give() // outcomes are only counted
+	select {
+	case answer := <-sub.waiter.answer: // at the last moment
+		if answer.Verdict != schemas.RequestAccepted {
+			sub.waiter.release(s.budget)
+		}
+	default:
+	}
 	return 0, nil, s.refuse(unknownRequest("unanswered_request"))
 }
 

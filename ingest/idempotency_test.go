@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -493,6 +494,47 @@ func TestARepeatedRequestIsPendingWhileTheFirstIs(t *testing.T) {
 	}
 	if again.status != 202 || !again.replayed || again.body != first.body || again.header.Get("Location") != ingest.JobURL(want.Number) {
 		t.Errorf("again: status %d, replayed %t, Location %q: %s", again.status, again.replayed, again.header.Get("Location"), again.body)
+	}
+}
+
+// A repeated request is in memory while it waits, so it counts.
+func TestARepeatedRequestHoldsItsPlaceInTheBudgetWhileItWaits(t *testing.T) {
+	const repetitions, size = 5, 900_000
+	w := newWorld(t)
+	w.requests(t) // and nobody judges
+	s := w.start(t, map[string]string{"REPLY_WAIT": "2s"})
+	var looks atomic.Int32
+	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { looks.Add(1); return nil, nil }
+	inFlight := func() float64 {
+		n, err := strconv.ParseFloat(metric(t, s, "counterfoil_ingest_bytes_in_flight"), 64)
+		check(t, err)
+		return n
+	}
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	body := `[{"ref":"a","account":"1","text":"` + strings.Repeat("x", size) + `"}]`
+	mustKeyed(t, s, "/test", caller, body, key)
+	before := inFlight()
+	var waiting sync.WaitGroup
+	var ended atomic.Int32
+	for range repetitions {
+		waiting.Go(func() {
+			defer ended.Add(1)
+			if k, err := postKeyed(s, "/test", caller, body, key); err != nil || k.status != 202 || !k.replayed {
+				t.Errorf("status %d, replayed %t, %v: %s", k.status, k.replayed, err, k.body)
+			}
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Second); looks.Load() < 4*repetitions && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if during := inFlight() - before; during < repetitions*size || ended.Load() > 0 {
+		t.Errorf("%.0f bytes more are in flight while %d requests of %d bytes wait", during, repetitions-ended.Load(), size)
+	}
+	waiting.Wait()
+	for deadline := time.Now().Add(10 * time.Second); inFlight() != before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%.0f bytes more are in flight afterwards", inFlight()-before)
+		}
 	}
 }
 

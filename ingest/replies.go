@@ -100,6 +100,18 @@ func (w *waiter) wants(index int) (open, decode bool) {
 	return index >= 0 && index < len(w.seen) && !w.seen[index], w.results != nil
 }
 
+// told hands the answer about a request with an idempotency key to who waits for it, if anybody does.
+func (w *waiter) told(answer schemas.RequestAnswer) (again, waits bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.answered {
+		return true, false
+	}
+	w.answered = true
+	w.answer <- answer // it has room for one
+	return false, w.results != nil
+}
+
 // give hands the results to who waited; what comes later is only counted.
 func (w *waiter) give() (results []Result, pending int) {
 	w.mu.Lock()
@@ -174,10 +186,15 @@ func (r *replies) committed(w *waiter) {
 
 // remove forgets a batch: it was not committed, or nothing more is to be known of it here.
 func (r *replies) remove(key string, w *waiter) {
+	r.forget(key)
+	w.release(r.s.budget)
+}
+
+// forget is remove for a batch that still occupies its bytes.
+func (r *replies) forget(key string) {
 	r.mu.Lock()
 	delete(r.batch, key)
 	r.mu.Unlock()
-	w.release(r.s.budget)
 }
 
 // wait waits until a committed batch has all its outcomes, for no longer than the given time.
@@ -361,10 +378,7 @@ func (r *replies) handleAnswer(rec *kgo.Record, key string, w *waiter) bool {
 		r.s.log.Error("answer about a request cannot be read", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
 		return true
 	}
-	w.mu.Lock()
-	again := w.answered
-	w.answered = true
-	w.mu.Unlock()
+	again, waits := w.told(answer)
 	if again {
 		r.s.metrics.replies.WithLabelValues("duplicate").Inc()
 		return true
@@ -374,8 +388,14 @@ func (r *replies) handleAnswer(rec *kgo.Record, key string, w *waiter) bool {
 	if answer.Verdict == schemas.RequestAccepted {
 		r.s.metrics.accept(w.submission)
 	}
-	w.answer <- answer
-	if answer.Verdict != schemas.RequestAccepted || !w.open() {
+	switch {
+	case answer.Verdict == schemas.RequestAccepted:
+		if !w.open() {
+			r.remove(key, w)
+		}
+	case waits: // the request itself occupies its bytes until it has its answer
+		r.forget(key)
+	default:
 		r.remove(key, w)
 	}
 	return true

@@ -182,33 +182,105 @@ type foundCall struct {
 	call   *schemas.FoundCall
 }
 
-func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]foundCall, error) {
+func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) (found []foundCall, err error) {
+	err = c.onShard(shard, func(conn driver.Conn) error {
+		for _, t := range callTables {
+			if err := c.syncReplica(ctx, shard, conn, t.table); err != nil {
+				return err
+			}
+		}
+		var err error
+		if found, err = c.findTogether(ctx, conn, a, nil, min(findRows, fewRows+fewRowsOfSpan*len(a.spans))); tooHeavy(err) {
+			hot, hotErr := c.hotKeys(ctx, conn, a)
+			if hotErr != nil {
+				return errors.Join(err, hotErr)
+			}
+			if len(hot) == 0 && !isTooManyRows(err) {
+				return err
+			}
+			if found, err = c.findTogether(ctx, conn, a, hot, findRows); err == nil {
+				found, err = c.findEach(ctx, conn, a, hot, found)
+			}
+		}
+		return err
+	})
+	if tooHeavy(err) {
+		err = fmt.Errorf("%w: %w", schemas.ErrQueryTooHeavy, err)
+	}
+	return found, err
+}
+
+// tooHeavy reports that ClickHouse answered with a limit: TOO_MANY_ROWS, TIMEOUT_EXCEEDED, TOO_SLOW, SET_SIZE_LIMIT_EXCEEDED,
+// MEMORY_LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES.
+func tooHeavy(err error) bool {
+	var exception *ch.Exception
+	return errors.As(err, &exception) && slices.Contains([]int32{158, 159, 160, 191, 241, 307, 396}, exception.Code)
+}
+
+// isTooManyRows reports that a query would read more rows than it may, which ClickHouse knows from the index, before it reads.
+func isTooManyRows(err error) bool {
+	var exception *ch.Exception
+	return errors.As(err, &exception) && exception.Code == 158
+}
+
+// Limits of the query for all keys. Beyond fewRows and fewRowsOfSpan it is worth while to look for hot keys before anything is read. 10,000 sales among a million calls read a million rows in 300 MiB and a second. findRows is a variable for
+// the tests.
+const (
+	findMemory    = 1 << 30
+	findSeconds   = 20 // less than matching waits
+	fewRows       = 200_000
+	fewRowsOfSpan = 256 // two granules
+)
+
+var findRows = 50_000_000
+
+// keyTable is a table with the keys that the spans asked for have, under its name and that of its key, but for those that are left out.
+func (a *asked) keyTable(key string, byMHID bool, except map[callKey]bool) (*ext.Table, int, error) {
+	keys, err := ext.NewTable("asked_"+key, ext.Column("span", "UInt32"), ext.Column("tenant", "String"), ext.Column("key", "String"),
+		ext.Column("begin", "Int64"), ext.Column("edges", "Array(UInt8)"))
+	if err != nil {
+		return nil, 0, err
+	}
+	rows := 0
+	for i := range a.spans {
+		s := &a.spans[i]
+		if s.byMHID != byMHID || except[s.anyTime()] {
+			continue
+		}
+		rows++
+		if err := keys.Append(uint32(i), s.tenant, s.key, s.until, s.edges()); err != nil {
+			return nil, 0, err
+		}
+	}
+	return keys, rows, nil
+}
+
+// edges are the ends of the span that matter: 0 the earliest call, 1 the latest. Nobody asks for what is first of all, or last.
+func (s *span) edges() []uint8 {
+	edges := []uint8{0, 1}
+	if s.first {
+		edges = edges[1:]
+	}
+	if s.last {
+		edges = edges[:len(edges)-1]
+	}
+	return edges
+}
+
+// anyTime is the key without its Until.
+func (k callKey) anyTime() callKey {
+	k.until = 0
+	return k
+}
+
+// findTogether finds the calls of all keys but those that are left out; it reads so many rows at most.
+func (c *Conn) findTogether(ctx context.Context, conn driver.Conn, a *asked, except map[callKey]bool, most int) ([]foundCall, error) {
 	sql := ""
 	var tables []*ext.Table
 	for _, t := range callTables {
-		keys, err := ext.NewTable("asked_"+t.key, ext.Column("span", "UInt32"), ext.Column("tenant", "String"), ext.Column("key", "String"),
-			ext.Column("begin", "Int64"), ext.Column("edges", "Array(UInt8)"))
+		keys, rows, err := a.keyTable(t.key, t.byMHID, except)
 		if err != nil {
 			return nil, err
-		}
-		rows := 0
-		for i := range a.spans {
-			s := &a.spans[i]
-			if s.byMHID != t.byMHID {
-				continue
-			}
-			rows++
-			// Nobody asks for what is first of all, or last.
-			edges := []uint8{0, 1}
-			if s.first {
-				edges = edges[1:]
-			}
-			if s.last {
-				edges = edges[:len(edges)-1]
-			}
-			if err := keys.Append(uint32(i), s.tenant, s.key, s.until, edges); err != nil {
-				return nil, err
-			}
 		}
 		if rows == 0 {
 			continue
@@ -219,33 +291,158 @@ func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) ([]foundCal
 		tables = append(tables, keys)
 		sql += c.findSQL(t.table, t.key, keys.Name())
 	}
-	ctx = ch.Context(ctx, ch.WithExternalTable(tables...))
+	if sql == "" {
+		return nil, nil
+	}
+	// In the text, because the driver puts the context's time in the place of a setting.
+	sql = fmt.Sprintf("SELECT * FROM (\n%s\n) SETTINGS max_memory_usage = %d, max_rows_to_read = %d, max_execution_time = %d", sql, findMemory, most, findSeconds)
+	rows, err := conn.Query(ch.Context(ctx, ch.WithExternalTable(tables...)), sql)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
 	var found []foundCall
-	err := c.onShard(shard, func(conn driver.Conn) error {
-		for _, t := range callTables {
-			if err := c.syncReplica(ctx, shard, conn, t.table); err != nil {
-				return err
-			}
+	for rows.Next() {
+		f := foundCall{call: &schemas.FoundCall{}}
+		var edge uint8
+		if err := rows.Scan(append([]any{&f.span, &edge}, scanned(f.call)...)...); err != nil {
+			return nil, err
 		}
-		rows, err := conn.Query(ctx, sql)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			f := foundCall{call: &schemas.FoundCall{}}
-			var edge uint8
-			call := f.call
-			if err := rows.Scan(&f.span, &edge, &call.ID, &call.StartedAt, &call.MHID, &call.CallerNumber, &call.Campaign, &call.Source, &call.Medium, &call.Keyword); err != nil {
-				return err
-			}
-			f.latest = edge == 1
-			found = append(found, f)
-		}
-		return rows.Err()
-	})
-	return found, err
+		f.latest = edge == 1
+		found = append(found, f)
+	}
+	return found, rows.Err()
 }
+
+// scanned is where the id, the time and callColumns of a row go.
+func scanned(call *schemas.FoundCall) []any {
+	return []any{&call.ID, &call.StartedAt, &call.MHID, &call.CallerNumber, &call.Campaign, &call.Source, &call.Medium, &call.Keyword}
+}
+
+// hotRows is how many rows of a key are too many to look at all of them. A variable for the tests.
+var hotRows = 20_000
+
+// hotKeys finds the keys with very many rows.
+func (c *Conn) hotKeys(ctx context.Context, conn driver.Conn, a *asked) (map[callKey]bool, error) {
+	hot := map[callKey]bool{}
+	for _, t := range callTables {
+		keys, n, err := a.keyTable(t.key, t.byMHID, nil)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			continue
+		}
+		rows, err := conn.Query(ch.Context(ctx, ch.WithExternalTable(keys)), "SELECT tenant, "+t.key+" FROM "+c.local(t.table)+
+			" WHERE tenant IN (SELECT tenant FROM "+keys.Name()+") AND hash IN (SELECT sipHash64(key) FROM "+keys.Name()+
+			") GROUP BY tenant, "+t.key+" HAVING count() > ?", hotRows)
+		if err != nil {
+			return nil, err
+		}
+		for rows.Next() {
+			k := callKey{byMHID: t.byMHID}
+			if err := rows.Scan(&k.tenant, &k.key); err != nil {
+				return nil, errors.Join(err, rows.Close())
+			}
+			hot[k] = true
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return hot, nil
+}
+
+// findEach adds the calls of hot keys to what was found. The tables have the calls of a key in the order of time, so that those at the edge of
+// a span are read and no others: a few milliseconds for each edge, however many calls the key has.
+func (c *Conn) findEach(ctx context.Context, conn driver.Conn, a *asked, hot map[callKey]bool, found []foundCall) ([]foundCall, error) {
+	for i := range a.spans {
+		s := &a.spans[i]
+		if !hot[s.anyTime()] {
+			continue
+		}
+		begin, end := minInstant.UnixMilli(), maxInstant.UnixMilli()
+		if !s.first {
+			begin = s.until
+		}
+		if !s.last {
+			end = a.spans[i+1].until - 1
+		}
+		for _, edge := range s.edges() {
+			call, err := c.findEdge(ctx, conn, s.callKey, begin, end, edge == 1)
+			if err != nil {
+				return nil, err
+			}
+			if call != nil {
+				found = append(found, foundCall{uint32(i), edge == 1, call})
+			}
+		}
+	}
+	return found, nil
+}
+
+// findEdge finds the latest or the earliest call of a key between two instants, both included. It reads rows from that side until it has a
+// call that is not deleted, more of them each time.
+func (c *Conn) findEdge(ctx context.Context, conn driver.Conn, k callKey, begin, end int64, latest bool) (*schemas.FoundCall, error) {
+	t, order, sign := callTables[0], "", -1
+	if k.byMHID {
+		t = callTables[1]
+	}
+	if latest {
+		order, sign = " DESC", 1
+	}
+	sql := "SELECT version, is_deleted, id, started_at, " + strings.Join(callColumns, ", ") + " FROM " + c.local(t.table) + " WHERE tenant = ? AND hash = sipHash64(?) AND " + t.key +
+		" = ? AND started_at BETWEEN fromUnixTimestamp64Milli(toInt64(?), 'UTC') AND fromUnixTimestamp64Milli(toInt64(?), 'UTC') ORDER BY started_at" + order + " LIMIT ?"
+	type place struct {
+		at int64
+		id string
+	}
+	type row struct {
+		version int64
+		gone    uint8
+		call    *schemas.FoundCall
+	}
+	for limit := edgeRows; ; limit *= 4 {
+		rows, err := conn.Query(ctx, sql, k.tenant, k.key, k.key, begin, end, limit)
+		if err != nil {
+			return nil, err
+		}
+		last, n, furthest := map[place]row{}, 0, int64(0)
+		for rows.Next() {
+			r := row{call: &schemas.FoundCall{}}
+			if err := rows.Scan(append([]any{&r.version, &r.gone}, scanned(r.call)...)...); err != nil {
+				return nil, errors.Join(err, rows.Close())
+			}
+			n++
+			furthest = r.call.StartedAt.UnixMilli()
+			p := place{furthest, r.call.ID}
+			if old, ok := last[p]; !ok || r.version > old.version {
+				last[p] = r
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+		var nearest *schemas.FoundCall
+		for p, r := range last {
+			// Of the last instant some rows may not have been read.
+			if r.gone == 0 && (n < limit || p.at != furthest) {
+				nearest = nearer(nearest, r.call, sign)
+			}
+		}
+		if nearest != nil || n < limit {
+			return nearest, nil
+		}
+		if latest {
+			end = furthest
+		} else {
+			begin = furthest
+		}
+	}
+}
+
+// edgeRows is how many rows findEdge reads at first. A variable for the tests.
+var edgeRows = 128
 
 // findSQL finds the calls at the edges of the spans (0: the earliest, 1: the latest) of one kind of key.
 //

@@ -1,6 +1,8 @@
 package clickhouse
 
 import (
+	stdcmp "cmp"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -137,11 +139,16 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 		// Another tenant has none of them.
 		queries = append(queries, schemas.CallQuery{Tenant: "other", MHID: mhids[0], Numbers: []string{"447911123456"}, Until: day})
 		want = append(want, schemas.CallsFound{Numbers: make([]schemas.Nearest, 1)})
-		got, err := r.conn.FindCalls(t.Context(), queries)
-		must(t, err)
-		for i := range want {
-			if diff := cmp.Diff(want[i], got[i]); diff != "" {
-				t.Fatalf("SEED=%d round %d: %+v (-slow +FindCalls):\n%s", seed, round, queries[i], diff)
+		for _, way := range []struct {
+			name            string
+			find, hot, edge int
+		}{{name: "together"}, {name: "each by itself", find: 1, hot: -1, edge: 1}} {
+			got, err := findCallsWith(r.conn, t, queries, way.find, way.hot, way.edge)
+			must(t, err)
+			for i := range want {
+				if diff := cmp.Diff(want[i], got[i]); diff != "" {
+					t.Fatalf("SEED=%d round %d, %s: %+v (-slow +FindCalls):\n%s", seed, round, way.name, queries[i], diff)
+				}
 			}
 		}
 		// The view has each call once, as it was sent last.
@@ -153,6 +160,56 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 		if got := r.query("SELECT toString(arraySort(groupArray(concat(id, campaign)))) = ? FROM {db}.calls", "['"+strings.Join(names, "','")+"']"); got != "1" {
 			t.Fatalf("SEED=%d round %d: the view calls has other calls", seed, round)
 		}
+	}
+}
+
+// findCallsWith finds calls with other limits, where they are not 0.
+func findCallsWith(conn *Conn, t *testing.T, queries []schemas.CallQuery, find, hot, edge int) ([]schemas.CallsFound, error) {
+	defer func(find, hot, edge int) { findRows, hotRows, edgeRows = find, hot, edge }(findRows, hotRows, edgeRows)
+	findRows, hotRows, edgeRows = stdcmp.Or(find, findRows), stdcmp.Or(hot, hotRows), stdcmp.Or(edge, edgeRows)
+	return conn.FindCalls(t.Context(), queries)
+}
+
+// A key with very many calls, as "unknown" is one, is found in little time; what is too much in any way is refused as that.
+func TestFindCallsOfAHotKey(t *testing.T) {
+	const calls, days = 2_000_000, 20
+	conn := migrated(t)
+	first := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	for from, n := range map[string]int{"'unknown'": calls, "concat('M', toString(number))": 1000} {
+		must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.local("calls_by_mhid_state")+" (tenant, id, version, is_deleted, mhid_key, started_at, mhid, campaign) SELECT 'acme', toString(number), 1, 0, "+
+			from+" AS mhid_key, toDateTime64('2024-01-01', 3, 'UTC') + number, mhid_key, 'a campaign' FROM numbers(?) SETTINGS max_insert_threads = 1", n))
+	}
+	var queries []schemas.CallQuery
+	for day := range days {
+		queries = append(queries, schemas.CallQuery{Tenant: "acme", MHID: "unknown", Until: first.AddDate(0, 0, day)})
+	}
+	for n := range 1000 { // those of other keys are found beside it
+		queries = append(queries, schemas.CallQuery{Tenant: "acme", MHID: fmt.Sprint("M", n), Until: first.AddDate(0, 0, 1)})
+	}
+	begun := time.Now()
+	got, err := conn.FindCalls(t.Context(), queries)
+	must(t, err)
+	t.Logf("%d days of a key with %d calls: %s", days, calls, time.Since(begun))
+	for n, f := range got[days:] {
+		if l := f.MHID.Last; l == nil || l.ID != strconv.Itoa(n) {
+			t.Errorf("M%d: last %+v", n, l)
+		}
+	}
+	for day, f := range got[:days] {
+		if n := f.MHID.Next; n == nil || n.ID != strconv.Itoa(day*86400) {
+			t.Errorf("day %d: next %+v", day, n)
+		}
+		if l := f.MHID.Last; (l == nil) != (day == 0) || l != nil && l.ID != strconv.Itoa(day*86400-1) {
+			t.Errorf("day %d: last %+v", day, l)
+		}
+	}
+	// All of them at once, with no key that has too many.
+	if _, err := findCallsWith(conn, t, queries, 1000, calls, 0); !errors.Is(err, schemas.ErrQueryTooHeavy) {
+		t.Errorf("%v, want ErrQueryTooHeavy", err)
+	}
+	must(t, conn.any.Exec(t.Context(), "DROP TABLE "+conn.local("calls_by_mhid_state")+" SYNC"))
+	if _, err := conn.FindCalls(t.Context(), queries); err == nil || errors.Is(err, schemas.ErrQueryTooHeavy) {
+		t.Errorf("%v without a table, want another error than ErrQueryTooHeavy", err)
 	}
 }
 

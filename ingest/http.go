@@ -276,7 +276,7 @@ func (s *Service) serve(ctx context.Context) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	close(s.draining)
+	s.drain()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {

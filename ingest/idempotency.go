@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"maps"
 	"mime"
 	"net/http"
@@ -179,7 +178,7 @@ func (s *Service) repeat(ctx context.Context, b *Batch, answer *schemas.RequestA
 	}
 	for pause := repeatLook; ; pause = min(2*pause, repeatLookMost) {
 		outcomes, err := s.deps.Reports.BatchOutcomes(ctx, b.Tenant, resultKind(b.Kind), answer.First)
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && ctx.Err() == nil {
 			s.log.Warn("read the outcomes of a repeated request", "batch", answer.Number, "error", err)
 		}
 		for _, o := range outcomes { // one that was seen stays

@@ -538,6 +538,59 @@ func TestARepeatedRequestHoldsItsPlaceInTheBudgetWhileItWaits(t *testing.T) {
 	}
 }
 
+// Who may wait for long is answered when the service stops: with the number where it is known, and else with the advice to ask again.
+func TestKeyedRequestsThatWaitAreAnsweredWhenTheServiceDrains(t *testing.T) {
+	w := newWorld(t)
+	stopRequests := w.requests(t) // and nobody judges
+	var looks atomic.Int32
+	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { looks.Add(1); return nil, nil }
+	s, stop := w.startUntil(t, w.broker.Opts(), map[string]string{"REPLY_WAIT": "1s", "INGEST_DRAIN_TIMEOUT": "8s"})
+	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
+	eventually := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	type answer struct {
+		keyed
+		err error
+	}
+	send := func(key string) chan answer {
+		answers := make(chan answer, 1)
+		go func() {
+			k, err := postKeyed(s, "/test?wait=60", caller, twoItems, key)
+			answers <- answer{k, err}
+		}()
+		return answers
+	}
+	first := send(key)
+	eventually("the first is not passed on", func() bool { return metric(t, s, "counterfoil_ingest_waiters") == "1" })
+	repeated := send(key)
+	eventually("nobody waits for the outcomes of the first", func() bool { return looks.Load() > 1 })
+	stopRequests()
+	from := w.ends(t, schemas.Requests)
+	unknown := send(freshKey())
+	eventually("the request is not stored", func() bool { return len(w.read(t, schemas.Requests, from)) > 0 })
+	stop()
+	begun := time.Now()
+	for name, c := range map[string]struct {
+		answers  chan answer
+		status   int
+		replayed bool
+	}{"the first": {first, 202, false}, "the repeated": {repeated, 202, true}, "the unknown": {unknown, 503, false}} {
+		got := <-c.answers
+		if got.err != nil || got.status != c.status || got.replayed != c.replayed || c.status == 503 && got.header.Get("Retry-After") == "" {
+			t.Errorf("%s: status %d, replayed %t, %v: %s", name, got.status, got.replayed, got.err, got.body)
+		}
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the last of them was answered %v after the stop", took)
+	}
+}
+
 // A request that waits for no outcomes is told its number all the same, and so is its repetition.
 func TestRequestsThatDoNotWaitHaveTheirNumber(t *testing.T) {
 	w := newWorld(t)

@@ -205,15 +205,6 @@ func (r *replies) wait(ctx context.Context, w *waiter, most time.Duration) (resu
 	case <-w.done:
 	case <-timeout.C:
 	case <-ctx.Done():
-	case <-r.s.draining: // who may wait for longer than the service takes to end gets what is there by then
-		grace := time.NewTimer(r.s.cfg.Wait)
-		defer grace.Stop()
-		select {
-		case <-w.done:
-		case <-timeout.C:
-		case <-ctx.Done():
-		case <-grace.C:
-		}
 	}
 	return w.give()
 }

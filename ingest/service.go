@@ -43,7 +43,8 @@ type Service struct {
 	producers []*producer
 	route     atomic.Pointer[routing] // nil until connected
 	problem   atomic.Pointer[error]   // why it is not connected yet
-	draining  chan struct{}           // closed when no more is accepted
+	draining  context.Context         // done when no more is accepted
+	drain     context.CancelFunc      // makes it so
 }
 
 // routing is what publishing needs to know of the cluster; it does not change while the service runs, because partition counts never do.
@@ -68,8 +69,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, log: deps.Log.With("role", "ingest"), mux: http.NewServeMux(), tokens: NewTokens(cfg.TokenSecrets),
 		headers: schemas.NewDecoder[schemas.BatchHeader](deps.Registry, schemas.BatchHeaderSchema),
 		budget:  newBudget(cfg.ByteBudget), queue: make(chan *submission, 1024), stopped: make(chan struct{}),
-		draining: make(chan struct{}),
 	}
+	s.draining, s.drain = context.WithCancel(context.Background())
 	s.replies = newReplies(s)
 	s.backlog = newBacklog(s)
 	for n := range cfg.Producers {
@@ -89,7 +90,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // Ready is nil when a posted item would be accepted and its outcome found. The error names everything that is missing.
 func (s *Service) Ready() error {
 	select {
-	case <-s.draining:
+	case <-s.draining.Done():
 		return errors.New("ingest: stopping")
 	default:
 	}

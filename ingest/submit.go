@@ -114,6 +114,8 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 		sub.waiter.release(s.budget) // a producer never had it, or has released it
 		return nil, s.refuse(AsError(v.err))
 	}
+	ctx, cancel := s.patient(ctx)
+	defer cancel()
 	wait := s.cfg.Wait
 	if b.Wait != nil {
 		wait = *b.Wait
@@ -134,6 +136,14 @@ func (s *Service) Submit(ctx context.Context, b *Batch) (*Receipt, error) {
 		results[i].ID = schemas.ItemID(b.Tenant, sub.key, int32(i))
 	}
 	return &Receipt{Number: v.number, Results: results, Pending: pending}, nil
+}
+
+// patient is ctx until the service has been stopping for the usual Wait: who may wait for longer than the service takes to end gets what is
+// there by then.
+func (s *Service) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.draining, func() { time.AfterFunc(s.cfg.Wait, cancel) })
+	return ctx, func() { stop(); cancel() }
 }
 
 // publish hands a submission to the producers and waits for the verdict.

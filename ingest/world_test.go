@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -360,7 +361,8 @@ type testAnswer struct {
 	Pending int      `json:"pending"`
 }
 
-// register adds our own API, and the test door: POST /test and POST /other take an array of testItem, and with wait=0 wait for no outcomes.
+// register adds our own API, and the test door: POST /test and POST /other take an array of testItem, and with wait=N wait N seconds for
+// outcomes.
 func register(s *ingest.Service) {
 	v1.New(s).Register(s.Mux())
 	serve := func(rw http.ResponseWriter, r *http.Request) {
@@ -397,8 +399,9 @@ func submit(s *ingest.Service, r *http.Request) (*testAnswer, error) {
 	}
 	batch := testBatch(caller.Tenant, items)
 	batch.Operation = r.URL.Path
-	if r.URL.Query().Get("wait") == "0" {
-		batch.Wait = new(time.Duration)
+	if seconds, err := strconv.Atoi(r.URL.Query().Get("wait")); err == nil {
+		wait := time.Duration(seconds) * time.Second
+		batch.Wait = &wait
 	}
 	receipt, err := s.Submit(r.Context(), batch)
 	if err != nil {
@@ -461,6 +464,13 @@ func (w *world) start(t testing.TB, vars map[string]string) *ingest.Service {
 
 func (w *world) startWith(t testing.TB, kafka []kgo.Opt, vars map[string]string) *ingest.Service {
 	t.Helper()
+	s, _ := w.startUntil(t, kafka, vars)
+	return s
+}
+
+// startUntil is startWith for a service that is told to stop before the test ends.
+func (w *world) startUntil(t testing.TB, kafka []kgo.Opt, vars map[string]string) (s *ingest.Service, stop context.CancelFunc) {
+	t.Helper()
 	metrics := prometheus.NewRegistry()
 	s, err := ingest.New(config(t, vars), ingest.Deps{
 		Kafka: kafka, Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: metrics, Gatherer: metrics,
@@ -486,7 +496,7 @@ func (w *world) startWith(t testing.TB, kafka []kgo.Opt, vars map[string]string)
 			t.Fatalf("not ready: %v", s.Ready())
 		}
 	}
-	return s
+	return s, stop
 }
 
 // metric reads the value of a metric without labels.

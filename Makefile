@@ -7,7 +7,6 @@ MAKEFLAGS += --no-print-directory
 
 GO      ?= go
 ARGS    ?=
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 CHDB_VERSION := 26.7.3-stable.1
 platform     := $(shell uname -s)/$(shell uname -m)
@@ -30,7 +29,7 @@ up: tools build
 ## build: build bin/counterfoil
 .PHONY: build
 build: need-go
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/counterfoil ./cmd/counterfoil
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/counterfoil ./cmd/counterfoil
 
 ## test: run all tests, on the embedded Kafka and ClickHouse
 .PHONY: test
@@ -41,7 +40,7 @@ test: need-go tools
 .PHONY: test-kafka
 KAFKA_TESTS ?= ./ingest ./processors ./sinks/... ./test/...
 test-kafka: need-go tools tools-kafka
-	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 1 $(TESTFLAGS) $(KAFKA_TESTS)
+	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 2 $(TESTFLAGS) $(KAFKA_TESTS)
 
 ## test-containers: run the tests of the roles on Kafka and ClickHouse in containers; skips them where no Docker daemon answers
 .PHONY: test-containers
@@ -74,7 +73,7 @@ bench: need-go tools $(if $(filter apache,$(TEST_KAFKA)),tools-kafka)
 ## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours)
 .PHONY: soak
 soak: need-go tools tools-kafka
-	SOAK=1 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+	SOAK=1 CAUSAL_PAIRS=10000 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 	SOAK=1 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 
 ## lint: check the formatting, vet, and run golangci-lint

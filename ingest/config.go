@@ -13,7 +13,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Limits of one request (decisions 4).
+// Limits of one request.
 const (
 	MaxItems     = 10_000   // items in a batch
 	MaxBodyBytes = 16 << 20 // bytes of a body, after unpacking
@@ -46,7 +46,7 @@ type Config struct {
 
 	TokenSecrets   []string       `env:"TOKEN_SECRETS" secret:"true" desc:"secrets that sign login tokens, comma separated, at least 16 characters each: the first signs, all verify; the same in every copy"`
 	TrustedProxies []netip.Prefix `env:"TRUSTED_PROXIES" desc:"addresses (prefixes) of proxies whose X-Forwarded-For is believed, comma separated"`
-	NumberBase     int64          `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
+	NumberBase     int64          `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
 }
 
 // Validate returns every problem of the configuration at once.

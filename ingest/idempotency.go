@@ -16,7 +16,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Requests with the header Idempotency-Key (decisions 18). No copy of ingest can know whether a request is the first with its key: another
+// Requests with the header Idempotency-Key. No copy of ingest can know whether a request is the first with its key: another
 // copy may have the other one at this moment, or had it before it died. So such a batch does not go to its topics but, with all its records
 // and in the same kind of transaction, to the partition of the topic requests that its key has. There the processor "requests" passes the
 // first one on, drops the others, and says which was which on requests.answers; the number of the batch comes from there, too. For the

@@ -115,7 +115,7 @@ func (r *round) refused(query *schemas.CallQuery, why error) {
 				rec := w.records[i]
 				r.s.p.metrics.refused.Inc()
 				r.s.log.Error("the calls of a sale are too many to look through: it is unprocessed", "tenant", query.Tenant, "topic", rec.Topic, "partition", rec.Partition,
-					"offset", rec.Offset, "mhid", query.MHID, "numbers", query.Numbers, "until", query.Until, "error", why)
+					"offset", rec.Offset, "mhid", query.MHID != "", "numbers", len(query.Numbers), "until", query.Until, "error", why)
 			}
 		}
 	}

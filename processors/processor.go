@@ -71,7 +71,7 @@ type Config struct {
 	RoundRecords       int           `env:"ROUND_RECORDS" envDefault:"10000" desc:"most records that are judged in one transaction"`
 	RoundTime          time.Duration `env:"ROUND_TIME" envDefault:"200ms" desc:"most time that judging one transaction's records should take"`
 	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"10s" desc:"how long a stopping copy may take to finish its round and leave"`
-	NumberBase         int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
+	NumberBase         int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
 }
 
 func (c *Config) Validate() error {
@@ -259,7 +259,7 @@ func (p *Processor) needsPerson(err error) error {
 	case errors.As(err, &state):
 		return err
 	case errors.Is(err, kerr.OffsetOutOfRange), isNoCommit(err):
-		return fmt.Errorf("the group %s has no usable position; nothing is skipped: run counterfoil migrate, or counterfoil adopt --offsets where the offsets were lost: %w", Group(p.name), err)
+		return fmt.Errorf("the group %s has no usable position; nothing is skipped: run counterfoil migrate; where the offsets were lost, commit the positions up to which ClickHouse holds the outcomes: %w", Group(p.name), err)
 	}
 	return nil
 }

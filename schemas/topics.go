@@ -149,7 +149,7 @@ func TopicNamed(name string) (Topic, bool) {
 	return topics[i], true
 }
 
-// Epochs numbers the lives of topics: 0 for the first, one more when a topic of that name was created anew and adopted. Positions in every
+// Epochs numbers the lives of topics: 0 for the first, one more when a topic of that name was created anew. Positions in every
 // table are (epoch, topic, partition, offset).
 type Epochs map[string]int32
 

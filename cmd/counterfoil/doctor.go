@@ -678,7 +678,7 @@ func (d *doctor) checkReplication(ctx context.Context) (string, []problem, error
 func (d *doctor) checkGroups(ctx context.Context) (string, []problem, error) {
 	var problems []problem
 	for _, err := range each(checkOffsets(ctx, d.conn, d.adm)) {
-		problems = append(problems, problem{What: err.Error(), Do: "counterfoil migrate for what is new; counterfoil adopt --offsets for what was lost, which says first what that means"})
+		problems = append(problems, problem{What: err.Error(), Do: "counterfoil migrate for what is new; for what was lost commit the positions up to which ClickHouse holds the outcomes"})
 	}
 	s, err := d.measure(ctx)
 	if err != nil {
@@ -687,7 +687,7 @@ func (d *doctor) checkGroups(ctx context.Context) (string, []problem, error) {
 	for _, p := range s.Partitions {
 		if p.Committed >= 0 && (p.Committed < p.Start || p.Committed > p.End) && p.End >= 0 {
 			problems = append(problems, problem{What: fmt.Sprintf("group %s is at offset %d of topic %s partition %d, and the log has %d to %d: records were deleted before they were read, or the log was cut", p.Group, p.Committed, p.Topic, p.Partition, p.Start, p.End),
-				Do: "find out what was lost before anything is started again; counterfoil adopt --offsets then goes on behind it"})
+				Do: "find out what was lost before anything is started again, then commit the positions up to which ClickHouse holds the outcomes"})
 		}
 	}
 	return fmt.Sprintf("%d groups know how far they are", len(groups())), problems, nil

@@ -99,7 +99,7 @@ func (u *upRun) run(ctx context.Context, httpAddr string) error {
 	}
 	u.log = newLogger(u.cfg.Common, u.app.stderr)
 	// A taken HTTP port is said before anything else is started.
-	probe, err := net.Listen("tcp", httpAddr)
+	probe, err := net.Listen("tcp", u.cfg.Ingest.Addr)
 	if err != nil {
 		return fmt.Errorf("HTTP: %w: end the process that has this address or choose another with --http-addr", err)
 	}
@@ -159,6 +159,7 @@ func (u *upRun) startParts(ctx context.Context, values map[string]string) (*embe
 	}
 	if a := stack.ClickHouseAddr(); a != "" {
 		u.cfg.ClickHouse.Hosts, u.cfg.ClickHouse.TLS, u.cfg.ClickHouse.Cluster = []string{a}, false, ""
+		u.cfg.ClickHouse.User, u.cfg.ClickHouse.Password = "default", "" // a server's, which the embedded one does not know
 	}
 	return stack, nil
 }

@@ -235,13 +235,13 @@ func (q *request) one(b body) error {
 			return &malformed{"the form has no " + list}
 		}
 	}
-	if hasList(values) { // path < query < form (contract 5.7)
+	if hasList(values) { // path < query < form
 		maps.DeleteFunc(b.query, func(name string, _ []string) bool { return strings.EqualFold(name, list) })
 	}
 	return q.parameters(values)
 }
 
-// auto reads a body that is an array of DTOs (contract 5.3).
+// auto reads a body that is an array of DTOs.
 func (q *request) auto(b body) error {
 	if len(listsIn(b.query)) > 0 {
 		return &malformed{list + " cannot be given in the URL beside an array of requests"}

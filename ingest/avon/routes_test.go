@@ -22,7 +22,7 @@ var successes = map[string]string{
 	"text/csv":                        "",
 }
 
-// TestNegotiation: which form the answer has (contract 5.2, and hard case 10).
+// TestNegotiation: which form the answer has.
 func TestNegotiation(t *testing.T) {
 	const predefined = "/xml/reply/FinancialTransactionsBatchCreate"
 	for _, c := range []struct{ path, contentType, accept, want string }{
@@ -143,7 +143,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestArraysOfRequests: contract 5.3 and hard case 9.
+// TestArraysOfRequests: several requests in one body, and where they stop.
 func TestArraysOfRequests(t *testing.T) {
 	const (
 		path   = "/json/reply/FinancialTransactionsBatchCreate%5B%5D"

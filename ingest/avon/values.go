@@ -28,7 +28,7 @@ type value struct {
 	text string
 }
 
-// zone is where times without a zone are read (decision 5).
+// zone is where times without a zone are read.
 var zone = time.UTC
 
 // maxNumberText bounds the characters of a number that are looked at: a .NET decimal has no more than 29 digits that count.
@@ -128,7 +128,7 @@ func parseExponent(s string) (e int, ok bool) {
 	return e, s != ""
 }
 
-// parseTime reads a time in one of the spellings that ServiceStack writes (contract 5.4), or in that of XML Schema:
+// parseTime reads a time in one of the spellings that ServiceStack writes, or in that of XML Schema:
 //
 //	/Date(1425291300000)/  /Date(1425291300000-0500)/      milliseconds since 1970; the offset does not move them
 //	2015-03-02  20150302                                    midnight

@@ -124,7 +124,7 @@ func utf16Of(text string, mark, big bool) []byte {
 	return b
 }
 
-// TestQuestions has what is understood. The number is that of the hard case in contract 2.6.
+// TestQuestions has what is understood. The numbers are those of the transcripts in test/conformance.
 func TestQuestions(t *testing.T) {
 	acme := schemas.BuyingReportParams{AccountNo: "ACME01", BasedOn: "I", MonthsBack: 12}
 	one := schemas.BuyingReportParams{CustomerID: 77, BasedOn: "O", MonthsBack: 6, WeeksUntilAvailable: 4}
@@ -388,7 +388,7 @@ func TestMalformedXML(t *testing.T) {
 	}
 }
 
-// TestNegotiation has the rules of contract 2.3.
+// TestNegotiation has the rules of the negotiation.
 func TestNegotiation(t *testing.T) {
 	const appJSON, textJSON, appXML, textXML = "application/json", "text/json", "application/xml", "text/xml"
 	for _, test := range []struct {

@@ -115,7 +115,7 @@ var fieldNames = map[string]fields{
 }
 
 // readFields reads fields_set: one comma separated string, or, as a courtesy, an array of strings. Unknown names are ignored; a list
-// without any name, and anything else, asks for all (contract 4.4).
+// without any name, and anything else, asks for all.
 func readFields(r *lenient.Reader) fields {
 	var f fields
 	named := false

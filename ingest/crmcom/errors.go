@@ -14,7 +14,7 @@ type exception struct {
 }
 
 // The exceptions. The codes and sentences of notFound and alreadyReferred are printed in CRM.COM's documentation and are byte-compatible;
-// no other name is published, so the rest is ours (contract 4.3, decisions 20).
+// no other name is published, so the rest is ours.
 var (
 	notFound            = exception{"NotFoundAPIValueException", "The specified API value was not found."}
 	alreadyReferred     = exception{"ReferredByAnotherParticipantException", "The participant was already referred by another participant."}

@@ -78,7 +78,7 @@ func (a answer) write(w http.ResponseWriter) {
 }
 
 // refusal puts an error into the envelope. What CRM.COM itself would refuse is answered with HTTP 200, because its clients look at
-// status.code and lose the text otherwise (contract 4.2); what our limits and our troubles refuse keeps its HTTP status.
+// status.code and lose the text otherwise; what our limits and our troubles refuse keeps its HTTP status.
 func refusal(w http.ResponseWriter, r *http.Request, err error) answer {
 	if f, ok := err.(*failure); ok {
 		return answer{body: formatFailure(f)}
@@ -207,8 +207,7 @@ func (a *Adapter) issue(r *http.Request, credential ingest.Credential, unit stri
 // maxUnit bounds the bytes of a unit's id, which goes into the token.
 const maxUnit = 200
 
-// release serves authentication/token/release. Tokens are signed, not stored: there is nothing to release, the token lives out its time
-// (decisions 2 and 20).
+// release serves authentication/token/release. Tokens are signed, not stored: there is nothing to release, the token lives out its time.
 func (a *Adapter) release(r *http.Request) (answer, error) {
 	m, err := a.members(r, "token")
 	if err != nil {

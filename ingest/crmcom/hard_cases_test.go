@@ -76,7 +76,7 @@ func failed(code, description, message string) string {
 	return `{"data":{},"status":{"code":"` + code + `","description":"` + description + `","message":"` + message + `"}}`
 }
 
-// TestRows has the hard cases of contract 4.8 that concern rows.
+// TestRows has the hard cases that concern rows.
 func TestRows(t *testing.T) {
 	achieved := func(members ...string) string {
 		return purge(`"request_unique_identifier":"a"`, append([]string{`"accounts_receivable_identifier":{"number":"ACR0000000020"}`,

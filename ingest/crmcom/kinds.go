@@ -2,7 +2,7 @@ package crmcom
 
 import "github.com/counterfoil/counterfoil/schemas"
 
-// MaxRows is how many rows a call may have (contract 4.4).
+// MaxRows is how many rows a call may have.
 const MaxRows = 1000
 
 // kind is one of the bulk methods.
@@ -32,7 +32,7 @@ const (
 )
 
 // The page of financial_statements names its set as that of financial_achievements, a slip that later versions of the page correct: both
-// names are taken there (contract 4.6).
+// names are taken there.
 var methods = []kind{
 	{path: "achievements", sets: []string{"achievement_customer_events_set"}, topic: schemas.KindCustomerEvents, event: schemas.EventAchievement, is: achievement},
 	{path: "purchases", sets: []string{"purchase_customer_events_set"}, topic: schemas.KindCustomerEvents, event: schemas.EventPurchase, is: purchase, currency: true},

@@ -2,7 +2,7 @@ package crmcom
 
 import "time"
 
-// member is a member of a row: which kinds have it, and how it is read. A kind that does not have it ignores it (contract 4.8, 10).
+// member is a member of a row: which kinds have it, and how it is read. A kind that does not have it ignores it.
 type member struct {
 	of   kinds
 	read func(w *row)

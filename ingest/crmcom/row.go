@@ -360,7 +360,7 @@ func (w *row) currencyIdentifier(field string) *schemas.CurrencyIdentifier {
 }
 
 // paymentMediumType reads payment_medium_type_identifier. The page of financial achievements prints that member twice and describes the second one as
-// the brand: there, the second one is the brand (contract 4.6 and 4.8, 9).
+// the brand: there, the second one is the brand.
 func (w *row) paymentMediumType() {
 	w.types++
 	if w.types == 1 || w.kind.is != financialAchievement {

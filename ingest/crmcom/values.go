@@ -9,16 +9,16 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Earliest and latest instants that are taken (decisions 24).
+// Earliest and latest instants that are taken.
 var (
 	earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(2261, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 )
 
-// zone is where dates without a zone are read (decisions 5).
+// zone is where dates without a zone are read.
 var zone = time.UTC
 
-// parseDate reads YYYY-MM-DD, or YYYY-MM-DDThh:mm:ss with an optional fraction and an optional Z, ±hh:mm or ±hhmm (contract 4.6). What
+// parseDate reads YYYY-MM-DD, or YYYY-MM-DDThh:mm:ss with an optional fraction and an optional Z, ±hh:mm or ±hhmm. What
 // is finer than a millisecond is cut off.
 func parseDate(s string) (time.Time, bool) {
 	year, ok1 := digits(s, 0, 4)

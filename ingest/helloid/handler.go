@@ -124,7 +124,7 @@ func refusal(w http.ResponseWriter, r *http.Request, err error) answer {
 	var defects []defect
 	switch e.Code {
 	case ingest.CodeUnauthenticated, ingest.CodeForbidden:
-		// 401 covers everything, with one text: a good key from a wrong address must look like a wrong one (contract 3.1).
+		// 401 covers everything, with one text: a good key from a wrong address must look like a wrong one.
 		status, message = http.StatusUnauthorized, "Unauthorized"
 	case ingest.CodeUnsupported:
 		status = http.StatusBadRequest // the only failure that is documented

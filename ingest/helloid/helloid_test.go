@@ -186,7 +186,7 @@ func owned(user, sku, date, source string, quantity int) string {
 
 func array(elements ...string) string { return "[" + strings.Join(elements, ",") + "]" }
 
-// TestHardCases has the hard cases of contract 3.7 that are accepted; the number is the contract's.
+// TestHardCases has the hard cases that are accepted; the numbers are those of the transcripts in test/conformance.
 func TestHardCases(t *testing.T) {
 	const batch, csv = "batch/", "csv/"
 	tests := []struct {

@@ -133,7 +133,7 @@ func day(text string) *time.Time {
 	return &t
 }
 
-// TestSales has what is accepted, and what becomes of it. The number is that of the hard case in contract 1.9.
+// TestSales has what is accepted, and what becomes of it. The numbers are those of the transcripts in test/conformance.
 func TestSales(t *testing.T) {
 	one := func(members string) string {
 		return `{"lookback":6,"sales":[{"date":"2022-10-01","mhid":"M","clis":["441234567890"],` + members + `}]}`
@@ -282,7 +282,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Dates that cannot be kept are refused by name (decision 24).
+// Dates that cannot be kept are refused by name.
 func TestDatesThatCannotBeKept(t *testing.T) {
 	for date, ok := range map[string]bool{"1899-12-31": false, "1900-01-01": true, "2261-12-31": true, "2262-01-01": false, "0000-01-01": false, "9999-12-31": false} {
 		w := serve(&core{t: t}, "POST", "/sales/batches", nil, `{"lookback":6,"sales":[{"date":"`+date+`","mhid":"M","clis":[]}]}`)

@@ -19,7 +19,7 @@ const (
 	itemsLimit, itemsMost     = 1_000, 10_000
 )
 
-// Forms of answers (decisions 16 and 17).
+// Forms of answers.
 type (
 	batchObject struct {
 		Batch       int64  `json:"batch"`

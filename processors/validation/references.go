@@ -10,7 +10,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Limits of the buying report's partner (contract section 2, members AccountNo and CustPartNo), in characters.
+// Limits of the buying report's partner, in characters.
 const (
 	maxAccountNumber = 10
 	maxPartNumber    = 50

@@ -10,7 +10,7 @@ import (
 
 // CheckTransaction returns all defects of a financial transaction; nil when it is processed: nothing is mandatory, nothing is looked up
 // and nothing is remembered, so that this is all the judging there is. What would not survive is a defect: a text that is not UTF-8 or has a
-// NUL, an instant out of range, an amount that is no .NET decimal, which is what the partner's type is (decision 7).
+// NUL, an instant out of range, an amount that is no .NET decimal, which is what the partner's type is.
 //
 // Fields are the members' names; codes are invalid (texts) and out_of_range (the others).
 func CheckTransaction(t *schemas.Transaction) []schemas.Reason {

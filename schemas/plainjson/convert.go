@@ -324,7 +324,7 @@ func (t *node) float(v any) (any, bool) {
 	return f, err == nil
 }
 
-// Instants and days outside these cannot be kept (decision 24).
+// Instants and days outside these cannot be kept.
 var (
 	earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 	beyond   = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -22,12 +22,12 @@ type Config struct {
 // SinkConfig is how the sink works.
 type SinkConfig struct {
 	FlushRows     int           `env:"SINK_FLUSH_ROWS" envDefault:"100000" desc:"rows in one insert; up to four times as many while the table is busy with the one before"`
-	FlushBytes    int           `env:"SINK_FLUSH_BYTES" envDefault:"67108864" desc:"bytes of records in one insert; with FlushRows it bounds the memory of the sink"`
+	FlushBytes    int           `env:"SINK_FLUSH_BYTES" envDefault:"67108864" desc:"bytes of records in one insert; with SINK_FLUSH_ROWS it bounds the memory of the sink"`
 	FlushInterval time.Duration `env:"SINK_FLUSH_INTERVAL" envDefault:"1s" desc:"the longest that a row waits for its insert to begin; calls, which sales wait for, never wait longer than 200ms"`
 	Lease         time.Duration `env:"SINK_LEASE" envDefault:"10s" desc:"how long after a commit its owner may insert, and how long a successor waits; the same in every copy of the sink"`
 	Session       time.Duration `env:"SINK_SESSION_TIMEOUT" envDefault:"10s" desc:"how long Kafka waits for a silent copy before others take its partitions"`
 	Instance      string        // name of this copy; empty: random, dynamic membership
-	NumberBase    int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers; set by adopt"`
+	NumberBase    int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

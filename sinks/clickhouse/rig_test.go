@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 
 // rig is a Kafka with all topics, a registry with all schemas and a ClickHouse with all tables.
 type rig struct {
+	begin    kadm.Offsets // where the topics ended before the test
 	t        testing.TB
 	broker   *stack.Broker
 	registry *schemas.Registry
@@ -100,6 +101,7 @@ func newRig(t testing.TB) *rig {
 		must(t, o.Err)
 		start.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: -1, Metadata: Released})
 	})
+	r.begin = start
 	r.commit(start)
 	r.child = childConfig{Kafka: r.broker.Addrs, Registry: url, ClickHouse: r.cfg}
 	return r

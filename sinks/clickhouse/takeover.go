@@ -70,7 +70,7 @@ func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err er
 			return nil, fmt.Errorf("committed offset of %s/%d: %w", p.topic, p.partition, c.Err)
 		}
 		if !ok || c.At < 0 {
-			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate, or counterfoil adopt --offsets when offsets were lost", schemas.GroupSink, p.topic, p.partition)
+			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate; where the offsets were lost, commit the positions up to which ClickHouse holds the outcomes", schemas.GroupSink, p.topic, p.partition)
 			s.stop(err)
 			return nil, err
 		}

@@ -4,7 +4,7 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// model applies changes of ownership one after the other, by the table of contract 3.4. It is written anew here, so that an error of the
+// model applies changes of ownership one after the other, by the table in processors/upserts. It is written anew here, so that an error of the
 // engine's decision shows as a difference.
 type model map[string]int64 // quantities by key; absent: 0
 

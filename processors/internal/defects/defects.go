@@ -25,7 +25,7 @@ const (
 	maxQuoted = 100
 )
 
-// Earliest and Latest bound instants and dates (decision 24): clickhouse-go writes what lies outside as another instant, without an error.
+// Earliest and Latest bound instants and dates: clickhouse-go writes what lies outside as another instant, without an error.
 var (
 	Earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 	Latest   = time.Date(2261, 12, 31, 23, 59, 59, 999_999_999, time.UTC)

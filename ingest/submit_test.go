@@ -93,7 +93,7 @@ func TestNumbersGrowAndConcurrentBatchesGetTheirOwnOutcomes(t *testing.T) {
 func TestWhatIsNotJudgedInTimeIsPendingAndNotRefused(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)
-	s := w.start(t, map[string]string{"REPLY_WAIT": "200ms"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "3s"})
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	status, body, header := do(t, s, "POST", "/test", key, []testItem{{Account: "1"}, {Account: "hold"}, {Defect: true}})
 	var a testAnswer

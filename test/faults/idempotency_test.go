@@ -97,8 +97,16 @@ func TestRacingRequestsWithOneKey(t *testing.T) {
 				var answers [2]keyedAnswer
 				var errs [2]error
 				var both sync.WaitGroup
+				var again atomic.Bool // one was told that it is not known yet, as may be where the groups are still forming
 				for i := range clients {
-					both.Go(func() { answers[i], errs[i] = postKeyed(t.Context(), clients[i], user, increments(user)) })
+					both.Go(func() {
+						for deadline := time.Now().Add(time.Minute); ; again.Store(true) {
+							answers[i], errs[i] = postKeyed(t.Context(), clients[i], user, increments(user))
+							if answers[i].status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+								return
+							}
+						}
+					})
 				}
 				both.Wait()
 				a, b := answers[0], answers[1]
@@ -107,7 +115,7 @@ func TestRacingRequestsWithOneKey(t *testing.T) {
 					t.Errorf("%s: status %d, %v: %s", user, a.status, errors.Join(errs[:]...), a.body)
 				case a.status != b.status || a.body != b.body:
 					t.Errorf("%s is answered %d %s and %d %s", user, a.status, a.body, b.status, b.body)
-				case a.replayed == b.replayed:
+				case a.replayed == b.replayed && !(again.Load() && a.replayed):
 					t.Errorf("%s: both say replayed %t", user, a.replayed)
 				default:
 					good.Add(1)

@@ -222,12 +222,11 @@ func FuzzTokens(f *testing.F) {
 	good := tokens.Sign(ingest.Token{Tenant: "demo", KeyID: "abcdef", Expires: 1 << 40})
 	f.Add(good)
 	f.Add("a.b")
+	f.Add(good + "\n")
+	f.Add(good[:len(good)-5] + "\r\n" + good[len(good)-5:])
 	f.Fuzz(func(t *testing.T, text string) {
-		if _, err := tokens.Verify(text, time.Unix(0, 0)); err == nil && strings.TrimRight(text, "\r\n") != good {
-			// Base64 has several spellings of one signature; the signed part must be ours to the byte.
-			if body, _, _ := strings.Cut(text, "."); body != good[:strings.Index(good, ".")] {
-				t.Errorf("%q is accepted", text)
-			}
+		if _, err := tokens.Verify(text, time.Unix(0, 0)); err == nil && text != good {
+			t.Errorf("%q is accepted", text)
 		}
 	})
 }

@@ -38,7 +38,6 @@ type backlog struct {
 	mu     sync.Mutex
 	notes  map[string]map[int32][]note
 	looked time.Time // last successful look
-	err    error     // of the last look
 }
 
 // note is the high watermark of a partition at a time: every record below it is at least that old.
@@ -57,12 +56,11 @@ func (b *backlog) run(ctx context.Context, rt *routing) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		b.mu.Lock()
-		if b.err = err; err == nil {
+		if err == nil {
+			b.mu.Lock()
 			b.looked = time.Now()
-		}
-		b.mu.Unlock()
-		if err != nil {
+			b.mu.Unlock()
+		} else {
 			b.s.log.Warn("look at the backlog", "error", err)
 		}
 		select {
@@ -163,7 +161,7 @@ func (b *backlog) ready() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Since(b.looked) > backlogStale {
-		return errors.Join(errors.New("the backlog is not known"), b.err)
+		return errors.New("the backlog is not known; the log says why")
 	}
 	return nil
 }

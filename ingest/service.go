@@ -42,7 +42,6 @@ type Service struct {
 	stopped   chan struct{}    // closed when the producers have ended
 	producers []*producer
 	route     atomic.Pointer[routing] // nil until connected
-	problem   atomic.Pointer[error]   // why it is not connected yet
 	draining  context.Context         // done when no more is accepted
 	drain     context.CancelFunc      // makes it so
 }
@@ -87,7 +86,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
-// Ready is nil when a posted item would be accepted and its outcome found. The error names everything that is missing.
+// Ready is nil when a posted item would be accepted and its outcome found. The error names everything that is missing, and no address of
+// ours: it is shown to whoever asks.
 func (s *Service) Ready() error {
 	select {
 	case <-s.draining.Done():
@@ -95,10 +95,7 @@ func (s *Service) Ready() error {
 	default:
 	}
 	if s.route.Load() == nil {
-		if err := s.problem.Load(); err != nil {
-			return fmt.Errorf("ingest: not connected: %w", *err)
-		}
-		return errors.New("ingest: connecting")
+		return errors.New("ingest: not connected to Kafka and the schema registry yet; the log says why")
 	}
 	var errs []error
 	for _, p := range s.producers {
@@ -178,7 +175,6 @@ func (s *Service) connect(ctx context.Context) (*routing, error) {
 		if err == nil {
 			return rt, nil
 		}
-		s.problem.Store(&err)
 		if ctx.Err() == nil {
 			s.log.Warn("not connected yet", "error", err)
 		}

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -110,6 +111,17 @@ func TooDeep(data []byte) bool {
 		}
 	}
 	return false
+}
+
+// EncodeJSON is v, which must be made of texts and numbers, as JSON in one line; <, > and & stay as they are.
+func EncodeJSON(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // WriteJSON answers with v as JSON; <, > and & stay as they are.

@@ -3,12 +3,12 @@ package avon
 import (
 	"bytes"
 	"encoding/csv"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/ingest/avon/jsv"
 )
 
@@ -43,7 +43,7 @@ func formatResponse(o output, status *responseStatus) []byte {
 		ResponseStatus *responseStatus `json:"responseStatus,omitempty"`
 	}
 	dto.ResponseStatus = status
-	return wrap(o, encode(dto))
+	return wrap(o, ingest.EncodeJSON(dto))
 }
 
 // formatResponses writes the array of n empty response DTOs that an auto-batched request is answered with.
@@ -76,17 +76,6 @@ func wrap(o output, b []byte) []byte {
 		return b
 	}
 	return slices.Concat([]byte(o.callback+"("), b, []byte(")"))
-}
-
-// encode writes JSON without escaping <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // texts
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // appendJSV writes a ResponseStatus. Null members are left out.

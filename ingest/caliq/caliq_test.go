@@ -190,7 +190,7 @@ func TestRefusals(t *testing.T) {
 		for i := 0; i < len(pairs); i += 2 {
 			e.add(pairs[i], pairs[i+1])
 		}
-		return string(encode(e))
+		return string(ingest.EncodeJSON(e))
 	}
 	const (
 		denied    = `{"Message":"Authorization has been denied for this request."}`

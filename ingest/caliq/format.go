@@ -2,11 +2,11 @@ package caliq
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -33,7 +33,7 @@ func formatReport(items []schemas.BuyingReportItem, f format) []byte {
 		for i, it := range items {
 			list[i] = item{it.ID, it.Code, it.Description, it.CustPartNo, it.Barcode, it.EPOSBarcode, it.Qty, formatDate(it.LastInvoiced), formatDate(it.NextAvail)}
 		}
-		return encode(struct{ BuyingReportList []item }{list})
+		return ingest.EncodeJSON(struct{ BuyingReportList []item }{list})
 	}
 	var b bytes.Buffer
 	b.WriteString(`<BuyingReport xmlns:xsd="` + xsd + `" xmlns:xsi="` + xsi + `">`)
@@ -112,9 +112,9 @@ func (m modelState) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.Write(encode(f.key))
+		b.Write(ingest.EncodeJSON(f.key))
 		b.WriteByte(':')
-		b.Write(encode(f.messages))
+		b.Write(ingest.EncodeJSON(f.messages))
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
@@ -123,7 +123,7 @@ func (m modelState) MarshalJSON() ([]byte, error) {
 // formatError writes an error.
 func formatError(e *httpError, f format) []byte {
 	if f == jsonFormat {
-		return encode(e)
+		return ingest.EncodeJSON(e)
 	}
 	var b bytes.Buffer
 	b.WriteString("<Error>")
@@ -166,15 +166,4 @@ func element(b *bytes.Buffer, name, text string) {
 		}
 	}
 	b.WriteString("</" + name + ">")
-}
-
-// encode writes JSON without escaping <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // texts and numbers
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

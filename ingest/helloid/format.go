@@ -1,8 +1,6 @@
 package helloid
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -52,7 +50,7 @@ func formatReceipt(receipt *ingest.Receipt) []byte {
 			list[i] = changed{p.UserName, p.ProductSKU, formatDate(p.TimeOfApproval), p.Source, p.Quantity}
 		}
 	}
-	return encode(list)
+	return ingest.EncodeJSON(list)
 }
 
 // formatOwners is the answer to a GET.
@@ -61,7 +59,7 @@ func formatOwners(owners []schemas.OwnershipReport) []byte {
 	for i, o := range owners {
 		list[i] = current{o.UserName, o.ProductSKU, formatDate(o.TimeOfApproval), o.Source, o.Quantity}
 	}
-	return encode(list)
+	return ingest.EncodeJSON(list)
 }
 
 func formatDate(t *time.Time) *string {
@@ -136,21 +134,10 @@ func failed(receipt *ingest.Receipt) []defect {
 }
 
 func formatError(code int, message string, errors []defect) []byte {
-	return encode(errorResult{code, message, errors})
+	return ingest.EncodeJSON(errorResult{code, message, errors})
 }
 
 // pendingMessage is told to a caller whose records do not all have their outcome in time.
 func pendingMessage(receipt *ingest.Receipt) string {
 	return fmt.Sprintf("The request was accepted and is being processed; do not send it again. Its outcomes will be found at %s", ingest.JobURL(receipt.Number))
-}
-
-// encode writes JSON without escaping <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // texts and numbers
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -1,9 +1,6 @@
 package mediahawk
 
 import (
-	"bytes"
-	"encoding/json"
-
 	"github.com/counterfoil/counterfoil/ingest"
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -43,7 +40,7 @@ func formatReceipt(receipt *ingest.Receipt, lookback int32) []byte {
 	return formatBatch(&report)
 }
 
-func formatBatch(b *schemas.BatchReport) []byte { return encode(newBatchObject(b)) }
+func formatBatch(b *schemas.BatchReport) []byte { return ingest.EncodeJSON(newBatchObject(b)) }
 
 func newBatchObject(b *schemas.BatchReport) batchObject {
 	o := batchObject{ID: b.Number, Status: b.Status(), Successes: b.Processed, Errors: b.Unprocessed}
@@ -59,23 +56,12 @@ func formatList(batches []schemas.BatchReport) []byte {
 	for i := range batches {
 		list[i] = newBatchObject(&batches[i])
 	}
-	return encode(list)
+	return ingest.EncodeJSON(list)
 }
 
 func formatError(message string, errors []defect) []byte {
 	if errors == nil {
 		errors = []defect{}
 	}
-	return encode(errorResult{message, errors})
-}
-
-// encode writes JSON without escaping <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // texts and numbers
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return ingest.EncodeJSON(errorResult{message, errors})
 }

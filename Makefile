@@ -73,8 +73,9 @@ bench: need-go tools $(if $(filter apache,$(TEST_KAFKA)),tools-kafka)
 ## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours)
 .PHONY: soak
 soak: need-go tools tools-kafka
-	SOAK=1 CAUSAL_PAIRS=10000 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+	SOAK=1 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 	SOAK=1 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+	CAUSAL_PAIRS=10000 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -v $(TESTFLAGS) -run Causality ./processors
 
 ## lint: check the formatting, vet, and run golangci-lint
 .PHONY: lint

@@ -8,9 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -389,10 +387,7 @@ func TestMissingCommitIsAnError(t *testing.T) {
 
 // TestCausality: a record that was acknowledged before an event was sent is known when the event is judged.
 func TestCausality(t *testing.T) {
-	pairs := 300
-	if n, err := strconv.Atoi(os.Getenv("CAUSAL_PAIRS")); err == nil {
-		pairs = n
-	}
+	pairs := count("CAUSAL_PAIRS", 300)
 	w := newWorld(t)
 	w.reference(schemas.Units, &schemas.Unit{ID: "00000000000000000000000000000001", Name: "Unit"})
 	w.start(Validation, nil).ready()

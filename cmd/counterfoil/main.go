@@ -3,7 +3,7 @@
 //
 // One binary has all roles. `counterfoil up` runs everything on this machine with an embedded Kafka, schema registry and ClickHouse;
 // `ingest`, `process` and `sink` run one role each against real servers, in as many copies as are wanted, after `migrate` has prepared
-// them. Each subcommand is one file of this package. It is the only package that reads the environment, and the one that wires the others
+// them. Each subcommand is one file of this package. Settings are read from the environment here and nowhere else (cmd/embedded looks for LIBCHDB), and the one that wires the others
 // together.
 package main
 

@@ -590,3 +590,22 @@ func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
 	}
 	t.Fatal("both go on")
 }
+
+// Who asks whether the service is ready is told what it lacks, and not where its parts are.
+func TestReadinessNamesNoAddress(t *testing.T) {
+	w := newWorld(t)
+	s, err := ingest.New(config(t, nil), ingest.Deps{
+		Kafka: []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry(),
+	})
+	check(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // it has tried, and failed, by then
+		if problem := s.Ready(); problem == nil || strings.Contains(problem.Error(), "127.0.0.1") {
+			t.Fatalf("ready says %v", problem)
+		}
+	}
+	stop()
+	check(t, <-ended)
+}

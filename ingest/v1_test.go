@@ -252,7 +252,7 @@ func TestV1RefusesInProblems(t *testing.T) {
 		{"not JSON", key, "POST", "/v1/sales", "application/json", "[", 400, ingest.CodeMalformed, "", nil},
 		{"too deep", key, "POST", "/v1/sales", "application/json", strings.Repeat("[", 100), 400, ingest.CodeMalformed, "", nil},
 		{"too many items", key, "POST", "/v1/sales", "application/x-ndjson", strings.Repeat("{}\n", 10_001), 413, ingest.CodeTooLarge, "", nil},
-		{"too large an item", key, "POST", "/v1/sales", "application/json", large, 413, ingest.CodeTooLarge, "", ptr(1)},
+		{"too large an item", key, "POST", "/v1/sales", "application/json", large, 413, ingest.CodeTooLarge, "", new(1)},
 		{"too large a body", key, "POST", "/v1/sales", "application/x-ndjson", strings.Repeat("\n", 16<<20+1), 413, ingest.CodeTooLarge, "", nil},
 		{"no such kind", key, "POST", "/v1/sale", "application/json", "[]", 404, ingest.CodeNotFound, "", nil},
 		{"a topic's name", key, "POST", "/v1/customer_events", "application/json", "[]", 404, ingest.CodeNotFound, "", nil},
@@ -297,7 +297,6 @@ func TestV1RefusesInProblems(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
 
 func TestV1StreamsListsOfAnyLength(t *testing.T) {
 	w := newWorld(t)

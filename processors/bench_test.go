@@ -38,13 +38,13 @@ func BenchmarkEngine(b *testing.B) {
 			if i < 1000 {
 				w.calls.insert(&schemas.Call{ID: mhid, MHID: &mhid, StartedAt: saleDay})
 			}
-			return w.sale(ptr(fmt.Sprint("S-", i)), mhid)
+			return w.sale(new(fmt.Sprint("S-", i)), mhid)
 		})
 	})
 	b.Run("transactions", func(b *testing.B) {
 		benchmark(b, Validation, schemas.KindTransactions, func(w *world, i int) *kgo.Record {
 			amount := decimal.New(int64(i), -2)
-			it := &schemas.Transaction{TransactionID: ptr(fmt.Sprint("T-", i)), TransactionAmount: &amount, RetailSalesAmount: &amount, State: ptr("NY")}
+			it := &schemas.Transaction{TransactionID: new(fmt.Sprint("T-", i)), TransactionAmount: &amount, RetailSalesAmount: &amount, State: new("NY")}
 			return &kgo.Record{Partition: int32(i/1000) % partitions, Value: w.encode(schemas.KindTransactions, it)}
 		})
 	})
@@ -94,11 +94,11 @@ func (c *copyOf) sum() int {
 func (w *world) purchase(account string) []byte {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	return w.encode(schemas.KindCustomerEvents, &schemas.CustomerEvent{
-		Kind: schemas.EventPurchase, Account: &schemas.AccountIdentifier{Number: &account}, ReferenceNumber: ptr("R-1"),
-		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr("Unit")}, PerformedOn: &now},
+		Kind: schemas.EventPurchase, Account: &schemas.AccountIdentifier{Number: &account}, ReferenceNumber: new("R-1"),
+		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: new("Unit")}, PerformedOn: &now},
 		Products: &[]schemas.PurchaseLine{{
-			Product:   &schemas.ProductIdentifier{Code: ptr("P-1")},
-			NetAmount: ptr(decimal.New(1000, -2)), VATAmount: ptr(decimal.New(200, -2)), TotalAmount: ptr(decimal.New(1200, -2)),
+			Product:   &schemas.ProductIdentifier{Code: new("P-1")},
+			NetAmount: new(decimal.New(1000, -2)), VATAmount: new(decimal.New(200, -2)), TotalAmount: new(decimal.New(1200, -2)),
 		}},
 	})
 }

@@ -116,7 +116,7 @@ func (w *world) call(id string) *kgo.Record {
 
 // sale is a record of a sale that is matched by its MHID; without an id it is nil.
 func (w *world) sale(id *string, mhid string) *kgo.Record {
-	it := &schemas.Sale{ID: id, Date: &saleDay, MHID: &mhid, CLIs: &[]string{}, Lookback: ptr(int32(12)), Properties: []schemas.SaleProperty{}}
+	it := &schemas.Sale{ID: id, Date: &saleDay, MHID: &mhid, CLIs: &[]string{}, Lookback: new(int32(12)), Properties: []schemas.SaleProperty{}}
 	rec := &kgo.Record{Topic: schemas.KindSales, Value: w.encode(schemas.KindSales, it), Headers: bare()}
 	if id != nil {
 		rec.Partition = schemas.Partition(matching.Key(tenant, it, ""), partitions)
@@ -186,7 +186,7 @@ func TestSalesWaitForTheSink(t *testing.T) {
 	}
 	w.sinkCommits(map[int32]int64{0: 1, 1: 0}) // nothing of the third yet
 	c := w.start(Matching, nil).ready()
-	w.produce(w.sale(ptr("S"), "M"))
+	w.produce(w.sale(new("S"), "M"))
 	waits := func(why string) {
 		t.Helper()
 		time.Sleep(200 * time.Millisecond)
@@ -199,7 +199,7 @@ func TestSalesWaitForTheSink(t *testing.T) {
 	waits("one partition has no position")
 	later := w.call("later")
 	w.produce(later) // was not there when the sale was polled: it may be seen, and is not waited for
-	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	w.calls.insert(&schemas.Call{ID: "C", MHID: new("M"), StartedAt: saleDay})
 	w.sinkCommits(map[int32]int64{2: 1})
 	if o := w.awaitOutcomes(schemas.KindSales, 1)[0]; !o.processed {
 		t.Errorf("unprocessed: %+v", o.unprocessed.Reasons)
@@ -217,7 +217,7 @@ func TestWaitingRoundGivesWay(t *testing.T) {
 	first := w.start(Matching, nil).ready()
 	var recs []*kgo.Record
 	for i := range 100 {
-		recs = append(recs, w.sale(ptr(fmt.Sprint("S", i)), "M"))
+		recs = append(recs, w.sale(new(fmt.Sprint("S", i)), "M"))
 	}
 	w.produce(recs...)
 	time.Sleep(200 * time.Millisecond) // its round waits
@@ -246,7 +246,7 @@ func TestWaitingRoundGivesWay(t *testing.T) {
 	if n := len(w.outcomes(schemas.KindSales)); n != 0 {
 		t.Errorf("%d outcomes before the sink had the call", n)
 	}
-	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	w.calls.insert(&schemas.Call{ID: "C", MHID: new("M"), StartedAt: saleDay})
 	w.sinkCommits(map[int32]int64{0: 1})
 	seen := map[string]bool{}
 	for _, o := range w.awaitOutcomes(schemas.KindSales, 100) {
@@ -262,7 +262,7 @@ func TestWaitingRoundGivesWay(t *testing.T) {
 func TestSalesAreJudgedInTheOrderOfTheirId(t *testing.T) {
 	w := newWorld(t)
 	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
-	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	w.calls.insert(&schemas.Call{ID: "C", MHID: new("M"), StartedAt: saleDay})
 	c := w.start(Matching, nil).ready()
 	const ids, times = 12, 10
 	batch := schemas.NewBatchKey()
@@ -272,16 +272,16 @@ func TestSalesAreJudgedInTheOrderOfTheirId(t *testing.T) {
 		if i%3 == 0 {
 			mhid = "nobody" // unmatched sales are sales all the same
 		}
-		rec := w.sale(ptr(fmt.Sprint("sale-", i%ids)), mhid)
+		rec := w.sale(new(fmt.Sprint("sale-", i%ids)), mhid)
 		rec.Headers = envelope(schemas.Envelope{Batch: batch, Index: i, Reply: 1})
 		recs = append(recs, rec)
 	}
-	misplaced := w.sale(ptr("misplaced"), "M")
+	misplaced := w.sale(new("misplaced"), "M")
 	right := misplaced.Partition
 	misplaced.Partition = (right + 1) % partitions
 	nameless := w.sale(nil, "M")
 	nameless.Partition = 2
-	unmatched := w.sale(ptr(""), "nobody")
+	unmatched := w.sale(new(""), "nobody")
 	unmatched.Partition = 3
 	w.produce(append(recs, misplaced, nameless, unmatched)...)
 
@@ -350,7 +350,7 @@ func TestCallsThatCannotBeFoundAreWaitedFor(t *testing.T) {
 	for name, instead := range answers {
 		w.calls.setInstead(instead)
 		before := counted(c.metrics.retries.WithLabelValues("find calls"))
-		it := &schemas.Sale{Date: &saleDay, MHID: ptr("M"), CLIs: &[]string{"07700900123"}, Lookback: ptr(int32(1)), Properties: []schemas.SaleProperty{}}
+		it := &schemas.Sale{Date: &saleDay, MHID: new("M"), CLIs: &[]string{"07700900123"}, Lookback: new(int32(1)), Properties: []schemas.SaleProperty{}}
 		w.produce(&kgo.Record{Topic: schemas.KindSales, Value: w.encode(schemas.KindSales, it), Headers: bare()})
 		w.eventually(name+": tried again", func() error {
 			if n := counted(c.metrics.retries.WithLabelValues("find calls")) - before; n < 2 {
@@ -377,10 +377,10 @@ func TestRoundsThatTakeTooLongGetSmaller(t *testing.T) {
 	w := newWorld(t)
 	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
 	w.calls.slow = 60
-	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	w.calls.insert(&schemas.Call{ID: "C", MHID: new("M"), StartedAt: saleDay})
 	var recs []*kgo.Record
 	for i := range 500 {
-		recs = append(recs, w.sale(ptr(fmt.Sprint("S", i)), "M"))
+		recs = append(recs, w.sale(new(fmt.Sprint("S", i)), "M"))
 	}
 	w.produce(recs...)
 	c := w.start(Matching, nil)
@@ -424,7 +424,7 @@ func TestRoundsThatAreRefusedGetSmaller(t *testing.T) {
 			})
 			var recs []*kgo.Record
 			for i := range sales {
-				recs = append(recs, w.sale(ptr(fmt.Sprint("S", i)), fmt.Sprint("M", i)))
+				recs = append(recs, w.sale(new(fmt.Sprint("S", i)), fmt.Sprint("M", i)))
 			}
 			w.produce(recs...)
 			p := w.start(Matching, nil)
@@ -454,7 +454,7 @@ func TestRoundsThatAreRefusedGetSmaller(t *testing.T) {
 func TestConnectionThatFailsIsNoRefusal(t *testing.T) {
 	w := newWorld(t)
 	w.sinkCommits(map[int32]int64{0: 0}) // there are no calls
-	w.calls.insert(&schemas.Call{ID: "C", MHID: ptr("M"), StartedAt: saleDay})
+	w.calls.insert(&schemas.Call{ID: "C", MHID: new("M"), StartedAt: saleDay})
 	asked := 0
 	w.calls.setInstead(func([]schemas.CallQuery) ([]schemas.CallsFound, error) {
 		if asked++; asked%mostRefusals == 0 {
@@ -462,7 +462,7 @@ func TestConnectionThatFailsIsNoRefusal(t *testing.T) {
 		}
 		return nil, schemas.ErrQueryTooHeavy
 	})
-	w.produce(w.sale(ptr("S"), "M"))
+	w.produce(w.sale(new("S"), "M"))
 	c := w.start(Matching, nil)
 	w.eventually("tried again", func() error {
 		if n := counted(c.metrics.retries.WithLabelValues("find calls")); n < 2*mostRefusals {

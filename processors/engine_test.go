@@ -36,7 +36,7 @@ func TestBatchGetsItsOutcomesOnTheReplyPartition(t *testing.T) {
 		item, value := w.grant(fmt.Sprintf("user-%d", i%3), "sku")
 		recs = append(recs, &kgo.Record{
 			Topic: schemas.KindOwnership, Partition: schemas.Partition(upserts.Key(tenant, &item), partitions), Value: value,
-			Headers: envelope(schemas.Envelope{Batch: batchKey, Index: i, Reply: 2, Ref: ptr(fmt.Sprint("ref-", i)), TraceParent: "00-trace"}),
+			Headers: envelope(schemas.Envelope{Batch: batchKey, Index: i, Reply: 2, Ref: new(fmt.Sprint("ref-", i)), TraceParent: "00-trace"}),
 		})
 	}
 	w.produce(recs...)
@@ -46,8 +46,8 @@ func TestBatchGetsItsOutcomesOnTheReplyPartition(t *testing.T) {
 		}
 		source := recs[o.Index]
 		want := schemas.Outcome{
-			Tenant: tenant, ID: schemas.ItemID(tenant, batchKey, o.Index), Batch: ptr(batchKey), Index: o.Index, Attempt: 1,
-			Ref: ptr(fmt.Sprint("ref-", o.Index)), SourceTopic: schemas.KindOwnership, SourcePartition: source.Partition, SourceOffset: source.Offset,
+			Tenant: tenant, ID: schemas.ItemID(tenant, batchKey, o.Index), Batch: new(batchKey), Index: o.Index, Attempt: 1,
+			Ref: new(fmt.Sprint("ref-", o.Index)), SourceTopic: schemas.KindOwnership, SourcePartition: source.Partition, SourceOffset: source.Offset,
 			AcceptedAt: o.AcceptedAt, JudgedAt: o.JudgedAt,
 		}
 		if diff := cmp.Diff(want, o.Outcome); diff != "" {
@@ -410,8 +410,8 @@ func TestCausality(t *testing.T) {
 func (w *world) event(account string) []byte {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	return w.encode(schemas.KindCustomerEvents, &schemas.CustomerEvent{
-		Kind: schemas.EventWeb, Account: &schemas.AccountIdentifier{Number: &account}, Website: ptr("example.com"),
-		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr("Unit")}, PerformedOn: &now},
+		Kind: schemas.EventWeb, Account: &schemas.AccountIdentifier{Number: &account}, Website: new("example.com"),
+		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: new("Unit")}, PerformedOn: &now},
 	})
 }
 
@@ -426,18 +426,18 @@ func TestReferralIsUniqueHoweverTheParticipantIsNamed(t *testing.T) {
 	refer := func(referred schemas.ParticipantIdentifier) {
 		w.produce(&kgo.Record{Topic: schemas.KindReferrals, Partition: schemas.Partition([]byte(tenant), partitions), Headers: bare(),
 			Value: w.encode(schemas.KindReferrals, &schemas.Referral{
-				Referred: &referred, ReferredBy: &schemas.ParticipantIdentifier{Number: ptr("0")},
-				EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr("Unit")}, PerformedOn: &now},
+				Referred: &referred, ReferredBy: &schemas.ParticipantIdentifier{Number: new("0")},
+				EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: new("Unit")}, PerformedOn: &now},
 			})})
 	}
 	first := w.start(Validation, nil).ready()
-	refer(schemas.ParticipantIdentifier{Number: ptr("1")})
-	refer(schemas.ParticipantIdentifier{ID: ptr(fmt.Sprintf("%031da", 1))})
+	refer(schemas.ParticipantIdentifier{Number: new("1")})
+	refer(schemas.ParticipantIdentifier{ID: new(fmt.Sprintf("%031da", 1))})
 	w.awaitOutcomes(schemas.KindReferrals, 2)
 	first.stop()
 	w.start(Validation, nil).ready()
-	refer(schemas.ParticipantIdentifier{Number: ptr("1")})
-	refer(schemas.ParticipantIdentifier{Number: ptr("2")})
+	refer(schemas.ParticipantIdentifier{Number: new("1")})
+	refer(schemas.ParticipantIdentifier{Number: new("2")})
 	var got []string
 	for _, o := range w.awaitOutcomes(schemas.KindReferrals, 4) {
 		switch {

@@ -213,7 +213,7 @@ func TestPassedRecordsAreThoseOfARequestWithoutAKey(t *testing.T) {
 	w.start(Requests, nil).ready()
 	r := w.request("k", "body", "a")
 	targets := map[string]int32{schemas.Accounts: 0, schemas.Calls: 3, schemas.ProcessedTopic(schemas.References): 1, schemas.UnprocessedTopic(schemas.KindOwnership): 1}
-	headers := envelope(schemas.Envelope{Batch: r.batch, Index: 7, Reply: 1, Ref: ptr("mine"), TraceParent: "00-trace"})
+	headers := envelope(schemas.Envelope{Batch: r.batch, Index: 7, Reply: 1, Ref: new("mine"), TraceParent: "00-trace"})
 	for topic, partition := range targets {
 		to := schemas.Passage{Topic: topic, Partition: partition, Route: testRoute, Key: "k"}
 		r.records = append(r.records, &kgo.Record{Topic: schemas.Requests, Partition: r.records[0].Partition, Key: []byte("key of " + topic), Value: []byte("value of " + topic), Headers: to.Headers(headers)})

@@ -442,4 +442,3 @@ func counted(c prometheus.Counter) float64 {
 	return m.GetCounter().GetValue()
 }
 
-func ptr[T any](v T) *T { return &v }

@@ -102,7 +102,7 @@ func lost(t *testing.T, c *harness.Cluster, group string, records ...*kgo.Record
 // trickle goes on sending, changes of few keys by either door, until stop is called.
 func trickle(t *testing.T, c *harness.Cluster, client *harness.Client) (stop func()) {
 	t.Helper()
-	change := schemas.Ownership{UserName: ptr("User"), ProductSKU: ptr("SKU")}
+	change := schemas.Ownership{UserName: new("User"), ProductSKU: new("SKU")}
 	value, quit := c.Encode(schemas.KindOwnership, &change), make(chan struct{})
 	var sender sync.WaitGroup
 	sender.Go(func() {
@@ -131,7 +131,6 @@ func trickle(t *testing.T, c *harness.Cluster, client *harness.Client) (stop fun
 	return stop
 }
 
-func ptr[T any](v T) *T { return &v }
 
 func TestAudit(t *testing.T) {
 	c := harness.StartCluster(t, harness.Copies(1, 1, 1))

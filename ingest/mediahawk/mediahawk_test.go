@@ -122,7 +122,6 @@ func serve(c *core, method, path string, header http.Header, body string) *httpt
 	return w
 }
 
-func ptr[T any](v T) *T { return &v }
 
 // day reads a date.
 func day(text string) *time.Time {
@@ -139,7 +138,7 @@ func TestSales(t *testing.T) {
 		return `{"lookback":6,"sales":[{"date":"2022-10-01","mhid":"M","clis":["441234567890"],` + members + `}]}`
 	}
 	sale := func(change func(*schemas.Sale)) []schemas.Sale {
-		s := schemas.Sale{Date: day("2022-10-01"), MHID: ptr("M"), CLIs: &[]string{"441234567890"}, Lookback: ptr(int32(6))}
+		s := schemas.Sale{Date: day("2022-10-01"), MHID: new("M"), CLIs: &[]string{"441234567890"}, Lookback: new(int32(6))}
 		change(&s)
 		return []schemas.Sale{s}
 	}
@@ -149,16 +148,16 @@ func TestSales(t *testing.T) {
 		want       []schemas.Sale
 	}{
 		{"the published example", `{"lookback": 6,"sales": [{"id": "ABC123","description": "1 x Box of stuff","date": "2022-10-01","value": "100","mhid": "DJGHF345","clis": ["441234567890"],"properties": [{"key": "1","value": "JS001"}]}]}`,
-			[]schemas.Sale{{ID: ptr("ABC123"), Description: ptr("1 x Box of stuff"), Date: day("2022-10-01"), Value: ptr("100"), MHID: ptr("DJGHF345"), CLIs: &[]string{"441234567890"},
-				Lookback: ptr(int32(6)), Properties: []schemas.SaleProperty{{Key: ptr("1"), Value: ptr("JS001")}}}}},
+			[]schemas.Sale{{ID: new("ABC123"), Description: new("1 x Box of stuff"), Date: day("2022-10-01"), Value: new("100"), MHID: new("DJGHF345"), CLIs: &[]string{"441234567890"},
+				Lookback: new(int32(6)), Properties: []schemas.SaleProperty{{Key: new("1"), Value: new("JS001")}}}}},
 		{"1: a quoted lookback", strings.Replace(one(`"id":null`), ":6,", `:"6",`, 1), sale(plain)},
 		{"1: a fraction of zeros", strings.Replace(one(`"id":null`), ":6,", `:6.00,`, 1), sale(plain)},
 		{"1: lookback behind the sales", `{"sales":[{"date":"2022-10-01","mhid":"M","clis":["441234567890"]}],"lookback":6}`, sale(plain)},
 		{"2: literal numbers", one(`"id":12345678901234567890,"value":0.10,"properties":[{"key":1,"value":1e3},{"key":"2","value":99.90},{"key":null}]`), sale(func(s *schemas.Sale) {
-			s.ID, s.Value = ptr("12345678901234567890"), ptr("0.10")
-			s.Properties = []schemas.SaleProperty{{Key: ptr("1"), Value: ptr("1e3")}, {Key: ptr("2"), Value: ptr("99.90")}, {}}
+			s.ID, s.Value = new("12345678901234567890"), new("0.10")
+			s.Properties = []schemas.SaleProperty{{Key: new("1"), Value: new("1e3")}, {Key: new("2"), Value: new("99.90")}, {}}
 		})},
-		{"4: phone only", one(`"mhid":""`), sale(func(s *schemas.Sale) { s.MHID = ptr("") })},
+		{"4: phone only", one(`"mhid":""`), sale(func(s *schemas.Sale) { s.MHID = new("") })},
 		{"4: web only", one(`"clis":[]`), sale(func(s *schemas.Sale) { s.CLIs = &[]string{} })},
 		{"5: numbers as sent", one(`"clis":["+44 (0)1234 567890","anonymous","",447700900123,"anonymous"]`), sale(func(s *schemas.Sale) {
 			s.CLIs = &[]string{"+44 (0)1234 567890", "anonymous", "", "447700900123", "anonymous"}
@@ -171,9 +170,9 @@ func TestSales(t *testing.T) {
 		{"unknown members", one(`"currency":{"a":[1,{}]}`), sale(plain)},
 		{"other names", one(`"ID":"x","Value":1`), sale(plain)},
 		{"the last of two members counts, whatever the first was", one(`"date":"x","date":"2022-10-01","id":[],"id":"a","id":"b","clis":[{}],"clis":["1"],"properties":7,"properties":null`),
-			sale(func(s *schemas.Sale) { s.ID, s.CLIs = ptr("b"), &[]string{"1"} })},
+			sale(func(s *schemas.Sale) { s.ID, s.CLIs = new("b"), &[]string{"1"} })},
 		{"the last list counts", `{"sales":[{}],"lookback":0,"lookback":6,"sales":[{"date":"2022-10-01","mhid":"M","clis":["441234567890"]}]}`, sale(plain)},
-		{"escapes and a byte order mark", "\ufeff" + one(`"description":"Caf\u00e9 \"\ud83d\ude00\" <&>"`), sale(func(s *schemas.Sale) { s.Description = ptr(`Café "😀" <&>`) })},
+		{"escapes and a byte order mark", "\ufeff" + one(`"description":"Caf\u00e9 \"\ud83d\ude00\" <&>"`), sale(func(s *schemas.Sale) { s.Description = new(`Café "😀" <&>`) })},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := &core{t: t}

@@ -28,7 +28,6 @@ func kindNamed(t testing.TB, name string) *Kind {
 	return kinds[i]
 }
 
-func ptr[T any](v T) *T { return &v }
 
 // told is what of an item matters to a test.
 type told struct {
@@ -56,7 +55,7 @@ func tell(items []ingest.Item) (all []told) {
 }
 
 func TestBodiesBecomeItems(t *testing.T) {
-	anna := &schemas.Ownership{UserName: ptr("anna"), ProductSKU: ptr("S"), Quantity: ptr(int64(3)), Clear: []string{}}
+	anna := &schemas.Ownership{UserName: new("anna"), ProductSKU: new("S"), Quantity: new(int64(3)), Clear: []string{}}
 	day := time.Date(2016, 2, 29, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name, kind, media, body string
@@ -67,7 +66,7 @@ func TestBodiesBecomeItems(t *testing.T) {
 		{"lines", "ownership", mediaNDJSON, "{\"user_name\":\"anna\",\"product_sku\":\"S\",\"quantity\":3}\r\n\n \n{\"user_name\":\"anna\",\"product_sku\":\"S\",\"quantity\":3,\"ref\":null}",
 			[]told{{Ref: "-", Value: anna}, {Ref: "-", Value: anna}}},
 		{"a table", "ownership", mediaCSV, "ref,user_name,product_sku,quantity,has_product,clear\r\na,anna,S,3,,\n\n\"b\nc\",,,,false,\"[\"\"source\"\"]\"",
-			[]told{{Ref: "a", Value: anna}, {Ref: "b\nc", Value: &schemas.Ownership{HasProduct: ptr(false), Clear: []string{"source"}}}}},
+			[]told{{Ref: "a", Value: anna}, {Ref: "b\nc", Value: &schemas.Ownership{HasProduct: new(false), Clear: []string{"source"}}}}},
 		{"marks of UTF-8", "ownership", mediaNDJSON, "\ufeff{\"user_name\":\"anna\",\"product_sku\":\"S\",\"quantity\":3}", []told{{Ref: "-", Value: anna}}},
 		{"no items", "sales", mediaJSON, `[]`, nil},
 		{"no items, wrapped", "sales", mediaJSON, `{"items":[]}`, nil},
@@ -75,8 +74,8 @@ func TestBodiesBecomeItems(t *testing.T) {
 		{"a header alone", "sales", mediaCSV, "id,date\n", nil},
 		{"members by path", "customer-parts", mediaCSV, "customer,product,part_number\n77,P,X-1", []told{{Ref: "-", Value: &schemas.CustomerPart{Customer: 77, Product: "P", PartNumber: "X-1"}}}},
 		{"records of records", "customer-events", mediaCSV, "ref,kind,account.number,unit.name,performed_on,website\n06,web,ACR9,Admin Unit,2016-06-22T15:00:00,x",
-			[]told{{Ref: "06", Value: &schemas.CustomerEvent{Kind: "web", Account: &schemas.AccountIdentifier{Number: ptr("ACR9")}, Website: ptr("x"),
-				EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr("Admin Unit")}, PerformedOn: ptr(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC))}}}}},
+			[]told{{Ref: "06", Value: &schemas.CustomerEvent{Kind: "web", Account: &schemas.AccountIdentifier{Number: new("ACR9")}, Website: new("x"),
+				EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: new("Admin Unit")}, PerformedOn: new(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC))}}}}},
 		{"every kind of number", "order-lines", mediaJSON, `[{"id":"1","customer":77,"product":"P","quantity":"-0.10","ordered_on":"2016-02-29"}]`,
 			[]told{{Ref: "-", Value: &schemas.OrderLine{ID: "1", Customer: 77, Product: "P", Quantity: decimal.RequireFromString("-0.1"), OrderedOn: day}}}},
 		{"bad items beside good ones", "ownership", mediaJSON, `[1, {"ref":"b","quantity":"3","user":"x"},{"user_name":"anna","product_sku":"S","quantity":3}, null,[],{"ref":[]}]`, []told{
@@ -96,7 +95,7 @@ func TestBodiesBecomeItems(t *testing.T) {
 		{"records are checked", "customers", mediaJSON, `[{"ref":"a","id":0,"account_number":"12345678901"},{"id":1}]`, []told{
 			{Ref: "a", Defects: []string{"out_of_range id", "out_of_range account_number"}, As: `json {"ref":"a","id":0,"account_number":"12345678901"}`},
 			{Ref: "-", Value: &schemas.Customer{ID: 1}}}},
-		{"items are not: the processors do", "ownership", mediaJSON, `[{"quantity":-1}]`, []told{{Ref: "-", Value: &schemas.Ownership{Quantity: ptr(int64(-1)), Clear: []string{}}}}},
+		{"items are not: the processors do", "ownership", mediaJSON, `[{"quantity":-1}]`, []told{{Ref: "-", Value: &schemas.Ownership{Quantity: new(int64(-1)), Clear: []string{}}}}},
 		{"instants out of range", "calls", mediaJSON, `[{"id":"c","started_at":"9999-12-31T00:00:00Z"}]`, []told{
 			{Ref: "-", Defects: []string{"out_of_range started_at"}, As: `json {"id":"c","started_at":"9999-12-31T00:00:00Z"}`}}},
 	} {
@@ -180,9 +179,9 @@ func TestKeysAreThoseOfTheEngine(t *testing.T) {
 		kind, item string
 		want       []byte
 	}{
-		{"ownership", `{"user_name":"ANNA","product_sku":"s"}`, upserts.Key("demo", &schemas.Ownership{UserName: ptr("anna"), ProductSKU: ptr("S")})},
+		{"ownership", `{"user_name":"ANNA","product_sku":"s"}`, upserts.Key("demo", &schemas.Ownership{UserName: new("anna"), ProductSKU: new("S")})},
 		{"referrals", `{}`, []byte("demo")},
-		{"sales", `{"id":"7"}`, matching.Key("demo", &schemas.Sale{ID: ptr("7")}, "")},
+		{"sales", `{"id":"7"}`, matching.Key("demo", &schemas.Sale{ID: new("7")}, "")},
 		{"sales", `{"id":""}`, nil}, {"sales", `{}`, nil},
 		{"transactions", `{}`, nil},
 		{"customer-events", `{"kind":"web"}`, nil},

@@ -227,26 +227,26 @@ func day(year int, month time.Month, d int) time.Time {
 }
 
 func randomSale(r *rand.Rand) *schemas.Sale {
-	it := &schemas.Sale{ID: ptr("S"), MHID: oneOf(r, mhids), CLIs: &[]string{}, Lookback: ptr(int32(1 + r.IntN(MaxLookback)))}
-	it.Date = ptr(*oneOf(r, days))
+	it := &schemas.Sale{ID: new("S"), MHID: oneOf(r, mhids), CLIs: &[]string{}, Lookback: new(int32(1 + r.IntN(MaxLookback)))}
+	it.Date = new(*oneOf(r, days))
 	if r.IntN(3) == 0 {
-		it.Date = ptr(it.Date.AddDate(0, 0, r.IntN(60)))
+		it.Date = new(it.Date.AddDate(0, 0, r.IntN(60)))
 	}
 	if r.IntN(2) == 0 {
-		it.Lookback = ptr(int32(1 + r.IntN(3)))
+		it.Lookback = new(int32(1 + r.IntN(3)))
 	}
 	for range r.IntN(4) {
 		*it.CLIs = append(*it.CLIs, *oneOf(r, numbers))
 	}
 	if *it.MHID == "" && len(*it.CLIs) == 0 {
-		it.MHID = ptr("M1")
+		it.MHID = new("M1")
 	}
 	return it
 }
 
 // randomCall starts near an edge of a sale's window, or anywhere.
 func randomCall(r *rand.Rand, i int, it *schemas.Sale) *schemas.Call {
-	c := &schemas.Call{ID: fmt.Sprint("C", i), Campaign: ptr(fmt.Sprint("campaign ", i))}
+	c := &schemas.Call{ID: fmt.Sprint("C", i), Campaign: new(fmt.Sprint("campaign ", i))}
 	if r.IntN(2) == 0 {
 		c.MHID = oneOf(r, mhids)
 	}
@@ -264,13 +264,12 @@ func randomCall(r *rand.Rand, i int, it *schemas.Sale) *schemas.Call {
 	return c
 }
 
-func ptr[T any](v T) *T { return &v }
 
-func oneOf[T any](r *rand.Rand, values []T) *T { return ptr(values[r.IntN(len(values))]) }
+func oneOf[T any](r *rand.Rand, values []T) *T { return new(values[r.IntN(len(values))]) }
 
 func TestCandidatesAreTheNearestTen(t *testing.T) {
 	w := &world{}
-	it := &schemas.Sale{Date: ptr(day(2024, 2, 29)), MHID: ptr("M"), CLIs: &[]string{}, Lookback: ptr(int32(1))}
+	it := &schemas.Sale{Date: new(day(2024, 2, 29)), MHID: new("M"), CLIs: &[]string{}, Lookback: new(int32(1))}
 	for i := range 20 {
 		number := fmt.Sprintf("077009000%02d", i)
 		*it.CLIs = append(*it.CLIs, number)
@@ -341,7 +340,7 @@ func FuzzCheck(f *testing.F) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	it := &schemas.Sale{Date: ptr(day(2024, 2, 29)), MHID: ptr("QX81LLP2"), CLIs: &[]string{"447700900123", "01632960001"}, Lookback: ptr(int32(12))}
+	it := &schemas.Sale{Date: new(day(2024, 2, 29)), MHID: new("QX81LLP2"), CLIs: &[]string{"447700900123", "01632960001"}, Lookback: new(int32(12))}
 	call := &schemas.FoundCall{ID: "C1", StartedAt: day(2024, 1, 1)}
 	found := &schemas.CallsFound{Numbers: []schemas.Nearest{{}, {Last: call}}}
 	b.ReportAllocs()

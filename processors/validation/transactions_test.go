@@ -14,10 +14,10 @@ import (
 )
 
 func transaction() *schemas.Transaction {
-	amount := func(s string) *schemas.Decimal { return ptr(decimal.RequireFromString(s)) }
+	amount := func(s string) *schemas.Decimal { return new(decimal.RequireFromString(s)) }
 	return &schemas.Transaction{
-		BeeNumberCustomer: amount("100200"), TransactionCode: ptr("INV"), TransactionAmount: amount("-12.50"), TransactionBillSeq: ptr("7"),
-		TransactionTime: ptr(time.Date(2015, 3, 2, 10, 15, 0, 123_456_700, time.UTC)), TransactionID: ptr("T1"), Campaign: ptr("C01"),
+		BeeNumberCustomer: amount("100200"), TransactionCode: new("INV"), TransactionAmount: amount("-12.50"), TransactionBillSeq: new("7"),
+		TransactionTime: new(time.Date(2015, 3, 2, 10, 15, 0, 123_456_700, time.UTC)), TransactionID: new("T1"), Campaign: new("C01"),
 		RetailSalesAmount: amount("7.9228162514264337593543950335"), TaxRate: amount("0.13"), NetSalesAmount: amount("-11.06"),
 	}
 }
@@ -66,7 +66,7 @@ func TestNetDecimals(t *testing.T) {
 func TestNetDecimalsFit(t *testing.T) {
 	for _, s := range []string{"79228162514264337593543950335", "-79228162514264337593543950335", "7.9228162514264337593543950335", "1e28", "-0.0000000000000000000000000001"} {
 		tr := transaction()
-		tr.BonusAmount = ptr(decimal.RequireFromString(s))
+		tr.BonusAmount = new(decimal.RequireFromString(s))
 		if reasons := CheckTransaction(tr); reasons != nil {
 			t.Errorf("%s: %v", s, reasons)
 		}

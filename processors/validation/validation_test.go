@@ -147,18 +147,18 @@ func TestNobodyIsReferredTwice(t *testing.T) {
 		person := func(i int) *schemas.ParticipantIdentifier {
 			switch r.IntN(3) {
 			case 0:
-				return &schemas.ParticipantIdentifier{ID: ptr(fmt.Sprintf("AB%02d", i))}
+				return &schemas.ParticipantIdentifier{ID: new(fmt.Sprintf("AB%02d", i))}
 			case 1:
-				return &schemas.ParticipantIdentifier{ID: ptr(fmt.Sprintf("ab%02d", i))}
+				return &schemas.ParticipantIdentifier{ID: new(fmt.Sprintf("ab%02d", i))}
 			default:
-				return &schemas.ParticipantIdentifier{Number: ptr(fmt.Sprintf("RP%02d", i))}
+				return &schemas.ParticipantIdentifier{Number: new(fmt.Sprintf("RP%02d", i))}
 			}
 		}
 		var referred []int
 		for step := range 80 {
 			who, by := r.IntN(people+1), r.IntN(people+1) // one of them is not known
 			it := &schemas.Referral{Referred: person(who), ReferredBy: person(by)}
-			it.Unit, it.PerformedOn = &schemas.Identifier{ID: ptr("U1")}, ptr(time.Unix(0, 0))
+			it.Unit, it.PerformedOn = &schemas.Identifier{ID: new("U1")}, new(time.Unix(0, 0))
 			var want []string
 			if who == people {
 				want = append(want, schemas.CodeNotFound)
@@ -209,23 +209,22 @@ func TestReasonsAreBounded(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
 
 func purchase() *schemas.CustomerEvent {
-	amount := func(cents int64) *schemas.Decimal { return ptr(decimal.New(cents*100_000_000, -10)) }
+	amount := func(cents int64) *schemas.Decimal { return new(decimal.New(cents*100_000_000, -10)) }
 	return &schemas.CustomerEvent{
 		Kind:    schemas.EventPurchase,
-		Account: &schemas.AccountIdentifier{Number: ptr("ACR1")},
+		Account: &schemas.AccountIdentifier{Number: new("ACR1")},
 		EventCommon: schemas.EventCommon{
-			Unit:        &schemas.Identifier{Name: ptr("Admin Unit")},
-			PerformedOn: ptr(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC)),
-			Description: ptr("a purchase"),
+			Unit:        &schemas.Identifier{Name: new("Admin Unit")},
+			PerformedOn: new(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC)),
+			Description: new("a purchase"),
 		},
-		ReferenceNumber:  ptr("RF01"),
-		IntendedCurrency: &schemas.CurrencyIdentifier{Code: ptr("EUR")},
+		ReferenceNumber:  new("RF01"),
+		IntendedCurrency: &schemas.CurrencyIdentifier{Code: new("EUR")},
 		Products: &[]schemas.PurchaseLine{
-			{Product: &schemas.ProductIdentifier{Code: ptr("Serendipity")}, NetAmount: amount(5000), VATAmount: amount(1000), TotalAmount: amount(6000)},
-			{Product: &schemas.ProductIdentifier{Code: ptr("Serendipity")}, NetAmount: amount(16000), VATAmount: amount(2000), TotalAmount: amount(18000)},
+			{Product: &schemas.ProductIdentifier{Code: new("Serendipity")}, NetAmount: amount(5000), VATAmount: amount(1000), TotalAmount: amount(6000)},
+			{Product: &schemas.ProductIdentifier{Code: new("Serendipity")}, NetAmount: amount(16000), VATAmount: amount(2000), TotalAmount: amount(18000)},
 		},
 	}
 }
@@ -244,7 +243,7 @@ func (k *known) Product(_, _, _ string) *schemas.Product { return k.product }
 
 func BenchmarkPurchase(b *testing.B) {
 	e := purchase()
-	refs := &known{account: &schemas.Account{ID: "A1"}, unit: &schemas.Unit{ID: "U1", CurrencyCode: ptr("EUR")}, product: &schemas.Product{ID: "P1"}}
+	refs := &known{account: &schemas.Account{ID: "A1"}, unit: &schemas.Unit{ID: "U1", CurrencyCode: new("EUR")}, product: &schemas.Product{ID: "P1"}}
 	b.Run("check", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -267,20 +266,20 @@ func BenchmarkPurchase(b *testing.B) {
 func FuzzEvent(f *testing.F) {
 	w := newWorld()
 	w.Load(&schemas.Account{ID: "A1", Number: "ACR1"})
-	w.Load(&schemas.Unit{ID: "U1", Name: "Admin Unit", CurrencyCode: ptr("EUR")})
+	w.Load(&schemas.Unit{ID: "U1", Name: "Admin Unit", CurrencyCode: new("EUR")})
 	w.Load(&schemas.Product{ID: "P1", Code: "Serendipity"})
 	for _, kind := range []string{schemas.EventPurchase, schemas.EventAchievement, schemas.EventSocialMedia, schemas.EventWeb,
 		schemas.EventFinancialAchievement, schemas.EventFinancialStatement, schemas.EventReferral} {
 		e := purchase()
-		e.Kind, e.SocialMedia, e.Profile, e.Action, e.Website = kind, ptr("FACEBOOK"), ptr("p"), ptr("LIKE"), ptr("w")
-		e.Measures = &[]schemas.Measure{{KPI: &schemas.Identifier{Name: ptr("K")}, Value: ptr(decimal.New(1, 0))}}
+		e.Kind, e.SocialMedia, e.Profile, e.Action, e.Website = kind, new("FACEBOOK"), new("p"), new("LIKE"), new("w")
+		e.Measures = &[]schemas.Measure{{KPI: &schemas.Identifier{Name: new("K")}, Value: new(decimal.New(1, 0))}}
 		for range 2 {
 			data, err := schemas.CustomerEventSchema.Avro().AppendEncode(nil, e)
 			if err != nil {
 				f.Fatal(err)
 			}
 			f.Add(data)
-			e.Classification = &schemas.Identifier{Name: ptr("C")}
+			e.Classification = &schemas.Identifier{Name: new("C")}
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -309,7 +308,7 @@ func FuzzReferral(f *testing.F) {
 	w.Load(&schemas.Unit{ID: "U1", Name: "Admin Unit"})
 	w.Load(&schemas.Participant{ID: "P1", Number: "RP1"})
 	w.Load(&schemas.Participant{ID: "P2", Number: "RP2"})
-	r := &schemas.Referral{Referred: &schemas.ParticipantIdentifier{ID: ptr("P1")}, ReferredBy: &schemas.ParticipantIdentifier{Number: ptr("RP2")}, EventCommon: purchase().EventCommon}
+	r := &schemas.Referral{Referred: &schemas.ParticipantIdentifier{ID: new("P1")}, ReferredBy: &schemas.ParticipantIdentifier{Number: new("RP2")}, EventCommon: purchase().EventCommon}
 	data, err := schemas.ReferralSchema.Avro().AppendEncode(nil, r)
 	if err != nil {
 		f.Fatal(err)

@@ -30,7 +30,7 @@ func BenchmarkSink(b *testing.B) {
 	b.Run("batches", func(b *testing.B) {
 		at := time.UnixMilli(1_700_000_000_000).UTC()
 		benchSink(b, rows, schemas.Batches, "batches", func(r *rig, n int) []byte {
-			return r.encode(schemas.Batches, &schemas.BatchHeader{Tenant: "acme", Key: schemas.ItemID("acme", "", int32(n)), Kind: "customer_events", ItemKind: ptr("purchase"),
+			return r.encode(schemas.Batches, &schemas.BatchHeader{Tenant: "acme", Key: schemas.ItemID("acme", "", int32(n)), Kind: "customer_events", ItemKind: new("purchase"),
 				Door: "crm.com", KeyID: "aB3dE6", Items: 1000, ReplyPartition: int32(n % 12), AcceptedAt: at.Add(time.Duration(n) * time.Millisecond)})
 		})
 	})
@@ -44,8 +44,8 @@ func BenchmarkSink(b *testing.B) {
 }
 
 func benchCall(n int) *schemas.Call {
-	return &schemas.Call{ID: fmt.Sprint("c", n), StartedAt: time.UnixMilli(1_700_000_000_000 + int64(n)), CallerNumber: ptr(fmt.Sprintf("+44 7700 9%05d", n%100_000)), MHID: ptr(fmt.Sprint("M", n)),
-		Campaign: ptr("Spring"), Source: ptr("google"), Medium: ptr("cpc"), Keyword: ptr("boiler repair"), Tags: []string{"a"}, PageURI: ptr("https://example.com/boilers")}
+	return &schemas.Call{ID: fmt.Sprint("c", n), StartedAt: time.UnixMilli(1_700_000_000_000 + int64(n)), CallerNumber: new(fmt.Sprintf("+44 7700 9%05d", n%100_000)), MHID: new(fmt.Sprint("M", n)),
+		Campaign: new("Spring"), Source: new("google"), Medium: new("cpc"), Keyword: new("boiler repair"), Tags: []string{"a"}, PageURI: new("https://example.com/boilers")}
 }
 
 // benchSink measures one topic. The records of 10,000 distinct values are produced before.
@@ -119,7 +119,7 @@ func BenchmarkFill(b *testing.B) {
 		spec  *tableSpec
 		value any
 	}{
-		{batchesTable, &schemas.BatchHeader{Tenant: "acme", Key: schemas.NewBatchKey(), Kind: "customer_events", ItemKind: ptr("purchase"), Door: "crm.com", KeyID: "aB3dE6", Items: 10, AcceptedAt: time.Now()}},
+		{batchesTable, &schemas.BatchHeader{Tenant: "acme", Key: schemas.NewBatchKey(), Kind: "customer_events", ItemKind: new("purchase"), Door: "crm.com", KeyID: "aB3dE6", Items: 10, AcceptedAt: time.Now()}},
 		{customerEventsTable, fullEvent(rand.New(rand.NewPCG(1, 2)))},
 		{factTables[schemas.Calls][0], benchCall(1)},
 	} {

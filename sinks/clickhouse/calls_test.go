@@ -108,7 +108,7 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 				records = append(records, r.fact(schemas.Calls, partition, at, id, nil))
 				continue
 			}
-			c := &schemas.Call{ID: id, StartedAt: instant(), CallerNumber: maybe(spellings), MHID: maybe(mhids), Campaign: ptr(fmt.Sprint(round, "/", n)),
+			c := &schemas.Call{ID: id, StartedAt: instant(), CallerNumber: maybe(spellings), MHID: maybe(mhids), Campaign: new(fmt.Sprint(round, "/", n)),
 				Source: maybe(mhids), Medium: maybe(mhids), Keyword: maybe(mhids), Tags: []string{}}
 			if old := calls[id]; old != nil && rng.IntN(2) == 0 { // what is known of a call grows while it lasts
 				c.StartedAt, c.CallerNumber, c.MHID = old.StartedAt, old.CallerNumber, old.MHID

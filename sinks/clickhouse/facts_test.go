@@ -19,13 +19,13 @@ func TestFactsAndTheirDeadLetters(t *testing.T) {
 	r.start(nil)
 	at := func(ms int64) time.Time { return time.UnixMilli(1_700_000_000_000 + ms) }
 	stock := func(id string, available int64) *schemas.Stock {
-		return &schemas.Stock{Product: id, AvailableNow: decimal.New(available, -1), Physical: ptr(decimal.New(-5, -10)), NextAvailableOn: ptr(time.Date(2261, 12, 31, 0, 0, 0, 0, time.UTC))}
+		return &schemas.Stock{Product: id, AvailableNow: decimal.New(available, -1), Physical: new(decimal.New(-5, -10)), NextAvailableOn: new(time.Date(2261, 12, 31, 0, 0, 0, 0, time.UTC))}
 	}
 	line := func(id string) *schemas.OrderLine {
 		return &schemas.OrderLine{ID: id, Customer: 7, Product: "p", Quantity: decimal.New(1, 0), OrderedOn: time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)}
 	}
 	call := func(id string) *schemas.Call {
-		return &schemas.Call{ID: id, StartedAt: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), CallerNumber: ptr("+44 (0)7911 123456"), Tags: []string{"a", "b"}}
+		return &schemas.Call{ID: id, StartedAt: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), CallerNumber: new("+44 (0)7911 123456"), Tags: []string{"a", "b"}}
 	}
 	part := func(customer int64, product, number string) *schemas.CustomerPart {
 		return &schemas.CustomerPart{Customer: customer, Product: product, PartNumber: number}
@@ -54,7 +54,7 @@ func TestFactsAndTheirDeadLetters(t *testing.T) {
 		r.fact(schemas.OrderLines, 2, at(3), "L2", nil),
 		r.fact(schemas.Calls, 0, at(1), "c1", call("c1")),
 		// Own ids that are numbers, or of two parts, of which the last may have a slash.
-		r.fact(schemas.Customers, 0, at(0), "7", &schemas.Customer{ID: 7, AccountNumber: ptr("ACME01")}),
+		r.fact(schemas.Customers, 0, at(0), "7", &schemas.Customer{ID: 7, AccountNumber: new("ACME01")}),
 		r.fact(schemas.Customers, 0, at(0), "-8", &schemas.Customer{ID: -8}),
 		r.fact(schemas.Customers, 0, at(0), "9", &schemas.Customer{ID: 9}),
 		r.fact(schemas.Customers, 0, at(0), "9", nil),
@@ -113,7 +113,7 @@ func TestTransactionsAreExact(t *testing.T) {
 		d := decimal.RequireFromString(v)
 		records = append(records, record(0, at, schemas.Transaction{TransactionID: &v, TransactionAmount: &d, CurrentBalance: &d, TransactionTime: &instant}))
 	}
-	records = append(records, record(1, at, schemas.Transaction{TransactionID: ptr("first"), TransactionTime: &first}), record(1, at, schemas.Transaction{TransactionID: ptr("last"), TransactionTime: &last}))
+	records = append(records, record(1, at, schemas.Transaction{TransactionID: new("first"), TransactionTime: &first}), record(1, at, schemas.Transaction{TransactionID: new("last"), TransactionTime: &last}))
 	r.produce(records...)
 	r.wait("11", "SELECT count() FROM {db}.transactions")
 	for _, v := range values {
@@ -132,15 +132,15 @@ func TestTransactionsAreExact(t *testing.T) {
 	}
 
 	// The natural key: the later one replaces, absent members are equal to each other, and without an id nothing is replaced.
-	bee := ptr(decimal.New(42, 0))
+	bee := new(decimal.New(42, 0))
 	tx := func(id *string, seq *string, code string, on *time.Time) schemas.Transaction {
 		return schemas.Transaction{BeeNumberCustomer: bee, TransactionID: id, TransactionBillSeq: seq, TransactionTime: on, TransactionCode: &code}
 	}
 	r.produce(
-		record(0, at.Add(1), tx(ptr("T"), ptr("1"), "old", &instant)), record(3, at.Add(time.Second), tx(ptr("T"), ptr("1"), "new", &instant)), record(0, at.Add(2), tx(ptr("T"), ptr("1"), "older", &instant)),
-		record(0, at, tx(ptr("T"), nil, "first of a batch", &instant)), record(0, at, tx(ptr("T"), nil, "second of a batch", &instant)),
-		record(0, at, tx(ptr("T"), ptr("1"), "no time", nil)), record(0, at, tx(ptr("T"), ptr("1"), "no time, later", nil)),
-		record(0, at, tx(nil, ptr("1"), "no id", &instant)), record(0, at, tx(nil, ptr("1"), "no id", &instant)), record(0, at, tx(ptr(""), ptr("1"), "empty id", &instant)), record(0, at, tx(ptr(""), ptr("1"), "empty id", &instant)))
+		record(0, at.Add(1), tx(new("T"), new("1"), "old", &instant)), record(3, at.Add(time.Second), tx(new("T"), new("1"), "new", &instant)), record(0, at.Add(2), tx(new("T"), new("1"), "older", &instant)),
+		record(0, at, tx(new("T"), nil, "first of a batch", &instant)), record(0, at, tx(new("T"), nil, "second of a batch", &instant)),
+		record(0, at, tx(new("T"), new("1"), "no time", nil)), record(0, at, tx(new("T"), new("1"), "no time, later", nil)),
+		record(0, at, tx(nil, new("1"), "no id", &instant)), record(0, at, tx(nil, new("1"), "no id", &instant)), record(0, at, tx(new(""), new("1"), "empty id", &instant)), record(0, at, tx(new(""), new("1"), "empty id", &instant)))
 	r.wait("22", "SELECT count() FROM {db}.transactions")
 	want := "['empty id','empty id','new','no id','no id','no time, later','second of a batch']"
 	if got := r.query("SELECT arraySort(groupArray(assumeNotNull(transaction_code))) FROM {db}.transactions_current WHERE isNotNull(transaction_code)"); got != want {
@@ -161,9 +161,9 @@ func TestOutcomesOfReferences(t *testing.T) {
 		return schemas.Outcome{Tenant: "acme", ID: schemas.ItemID("acme", batch, n), Batch: &batch, Index: n, Attempt: 1, SourceTopic: schemas.Calls, SourceOffset: 5, AcceptedAt: at, JudgedAt: at}
 	}
 	r.produce(
-		&kgo.Record{Topic: schemas.Batches, Value: r.encode(schemas.Batches, &schemas.BatchHeader{Tenant: "acme", Key: batch, Kind: schemas.References, ItemKind: ptr(schemas.Calls), Door: "v1", KeyID: "k", Items: 2, AcceptedAt: at})},
+		&kgo.Record{Topic: schemas.Batches, Value: r.encode(schemas.Batches, &schemas.BatchHeader{Tenant: "acme", Key: batch, Kind: schemas.References, ItemKind: new(schemas.Calls), Door: "v1", KeyID: "k", Items: 2, AcceptedAt: at})},
 		&kgo.Record{Topic: "references.processed", Value: r.encode("references.processed", &schemas.ReferenceProcessed{Outcome: outcome(0), Kind: schemas.Calls, OwnID: "c1"})},
-		&kgo.Record{Topic: "references.unprocessed", Value: r.encode("references.unprocessed", &schemas.Unprocessed{Outcome: outcome(1), Kind: schemas.References, ItemKind: ptr(schemas.Calls),
+		&kgo.Record{Topic: "references.unprocessed", Value: r.encode("references.unprocessed", &schemas.Unprocessed{Outcome: outcome(1), Kind: schemas.References, ItemKind: new(schemas.Calls),
 			Reasons: []schemas.Reason{{Code: schemas.CodeMissing, Field: "started_at", Message: "m"}}, Format: schemas.FormatJSON, Original: []byte("{}")})})
 	r.wait("('complete',1,1)", "SELECT tuple(status, processed, unprocessed) FROM {db}.batch_status")
 	r.wait("[('references','calls',1),('references','calls',0)]", "SELECT groupArray(x) FROM (SELECT tuple(kind, item_kind, processed) AS x FROM {db}.outcomes ORDER BY `index`)")

@@ -298,7 +298,7 @@ func TestReferencesAndDeadLetters(t *testing.T) {
 	}
 	// Those that the engines found come by the topic, to the same table.
 	r.produce(&kgo.Record{Topic: schemas.DeadLetters, Value: r.encode(schemas.DeadLetters, &schemas.DeadLetter{
-		Topic: "ownership", Partition: 1, Offset: 77, Value: ptr([]byte("x")), Headers: []schemas.Header{{Key: "k", Value: []byte("v")}},
+		Topic: "ownership", Partition: 1, Offset: 77, Value: new([]byte("x")), Headers: []schemas.Header{{Key: "k", Value: []byte("v")}},
 		Reason: schemas.Reason{Code: schemas.CodeTenantMissing}, RecordedAt: time.Now(), At: time.Now()})})
 	r.wait("ownership 77 ['k']", "SELECT concat(source_topic, ' ', toString(source_offset), ' ', toString(header_key)) FROM {db}.dead_letters WHERE tenant = ''")
 	must(t, s.stop())

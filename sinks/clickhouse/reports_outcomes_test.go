@@ -54,10 +54,10 @@ func TestOutcomesOfFirstAttempts(t *testing.T) {
 	r.start(nil)
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	outcome := func(tenant, batch string, index, attempt int32) schemas.Outcome {
-		return schemas.Outcome{Tenant: tenant, ID: schemas.ItemID(tenant, batch, index), Batch: &batch, Index: index, Attempt: attempt, Ref: ptr("r"),
+		return schemas.Outcome{Tenant: tenant, ID: schemas.ItemID(tenant, batch, index), Batch: &batch, Index: index, Attempt: attempt, Ref: new("r"),
 			SourceTopic: "somewhere", SourceEpoch: 1, SourcePartition: 2, SourceOffset: 3, AcceptedAt: at, JudgedAt: at}
 	}
-	reasons := []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Value: ptr("7"), Message: "m"}, {Code: schemas.CodeMissing, Field: "unit", Message: "n"}}
+	reasons := []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Value: new("7"), Message: "m"}, {Code: schemas.CodeMissing, Field: "unit", Message: "n"}}
 	// processed makes the value of a kind's processed topic from a head.
 	processed := map[string]func(head any) any{
 		schemas.KindOwnership: func(h any) any {

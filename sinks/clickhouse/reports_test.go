@@ -18,10 +18,10 @@ func TestReportsAndViews(t *testing.T) {
 	key, other := schemas.NewBatchKey(), schemas.NewBatchKey()
 	header := func(tenant, key string, items int32) *kgo.Record {
 		return &kgo.Record{Topic: schemas.Batches, Value: r.encode(schemas.Batches, &schemas.BatchHeader{
-			Tenant: tenant, Key: key, Kind: schemas.KindCustomerEvents, ItemKind: ptr("purchase"), Door: "crm.com", KeyID: "k", Items: items, AcceptedAt: at})}
+			Tenant: tenant, Key: key, Kind: schemas.KindCustomerEvents, ItemKind: new("purchase"), Door: "crm.com", KeyID: "k", Items: items, AcceptedAt: at})}
 	}
 	outcome := func(index, attempt int32) schemas.Outcome {
-		return schemas.Outcome{Tenant: "acme", ID: schemas.ItemID("acme", key, index), Batch: &key, Index: index, Attempt: attempt, Ref: ptr("r"),
+		return schemas.Outcome{Tenant: "acme", ID: schemas.ItemID("acme", key, index), Batch: &key, Index: index, Attempt: attempt, Ref: new("r"),
 			SourceTopic: "customer_events", AcceptedAt: at, JudgedAt: at}
 	}
 	good := func(index, attempt int32) *kgo.Record {
@@ -29,10 +29,10 @@ func TestReportsAndViews(t *testing.T) {
 		e.Outcome = outcome(index, attempt)
 		return &kgo.Record{Topic: "customer_events.processed", Value: r.encode("customer_events.processed", e)}
 	}
-	reasons := []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Value: ptr("7"), Message: "m"}, {Code: schemas.CodeMissing, Field: "unit", Message: "n"}}
+	reasons := []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Value: new("7"), Message: "m"}, {Code: schemas.CodeMissing, Field: "unit", Message: "n"}}
 	bad := func(index, attempt int32) *kgo.Record {
 		return &kgo.Record{Topic: "customer_events.unprocessed", Value: r.encode("customer_events.unprocessed", &schemas.Unprocessed{
-			Outcome: outcome(index, attempt), Kind: schemas.KindCustomerEvents, ItemKind: ptr("purchase"), Reasons: reasons, Format: schemas.FormatJSON, Original: []byte("{}")})}
+			Outcome: outcome(index, attempt), Kind: schemas.KindCustomerEvents, ItemKind: new("purchase"), Reasons: reasons, Format: schemas.FormatJSON, Original: []byte("{}")})}
 	}
 	first := r.query("SELECT 1") // the connection works before records are counted
 	if first != "1" {
@@ -48,7 +48,7 @@ func TestReportsAndViews(t *testing.T) {
 	if len(batches) != 1 {
 		t.Fatalf("%d batches", len(batches))
 	}
-	want := schemas.BatchReport{Number: batches[0].Number, Key: key, Tenant: "acme", Kind: schemas.KindCustomerEvents, ItemKind: ptr("purchase"), Door: "crm.com",
+	want := schemas.BatchReport{Number: batches[0].Number, Key: key, Tenant: "acme", Kind: schemas.KindCustomerEvents, ItemKind: new("purchase"), Door: "crm.com",
 		Items: 4, Processed: 2, Unprocessed: 1, AcceptedAt: at}
 	if diff := cmp.Diff(want, batches[0]); diff != "" {
 		t.Errorf("Batches (-want +got):\n%s", diff)
@@ -85,7 +85,7 @@ func TestReportsAndViews(t *testing.T) {
 		return got
 	}
 	item := func(index int32, reasons []schemas.Reason) schemas.ItemReport {
-		return schemas.ItemReport{Index: index, ID: schemas.ItemID("acme", key, index), Ref: ptr("r"), Reasons: reasons}
+		return schemas.ItemReport{Index: index, ID: schemas.ItemID("acme", key, index), Ref: new("r"), Reasons: reasons}
 	}
 	if diff := cmp.Diff([]schemas.ItemReport{item(0, nil), item(2, nil)}, items(true, -1, 10)); diff != "" {
 		t.Errorf("processed (-want +got):\n%s", diff)

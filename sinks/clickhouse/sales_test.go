@@ -27,15 +27,15 @@ func saleOutcome(batch *string, n int) schemas.Outcome {
 
 func sale(id string) schemas.Sale {
 	day := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
-	return schemas.Sale{ID: &id, Description: ptr("d"), Date: &day, Value: ptr("100.10"), MHID: ptr("M"), CLIs: &[]string{"07911 123456", ""}, Lookback: ptr(int32(6)),
-		Properties: []schemas.SaleProperty{{Key: ptr("1"), Value: ptr("north")}, {Key: ptr("2")}}}
+	return schemas.Sale{ID: &id, Description: new("d"), Date: &day, Value: new("100.10"), MHID: new("M"), CLIs: &[]string{"07911 123456", ""}, Lookback: new(int32(6)),
+		Properties: []schemas.SaleProperty{{Key: new("1"), Value: new("north")}, {Key: new("2")}}}
 }
 
 func (r *rig) matched(o schemas.Outcome, key string, version int64) *kgo.Record {
 	at := time.Date(2024, 2, 28, 10, 0, 0, 0, time.UTC)
 	return &kgo.Record{Topic: "sales.processed", Partition: o.SourcePartition, Value: r.encode("sales.processed", &schemas.SaleProcessed{
-		SaleResult: schemas.SaleResult{Outcome: o, SaleKey: key, Version: version, Rule: schemas.RuleCLI, CallID: "c1", CallStartedAt: at, CallCallerNumber: ptr("07911123456"),
-			Campaign: ptr("spring")}, Item: sale(key)})}
+		SaleResult: schemas.SaleResult{Outcome: o, SaleKey: key, Version: version, Rule: schemas.RuleCLI, CallID: "c1", CallStartedAt: at, CallCallerNumber: new("07911123456"),
+			Campaign: new("spring")}, Item: sale(key)})}
 }
 
 // unmatched is the outcome of a sale without a match; without a key it is one that was refused for another reason.
@@ -111,7 +111,7 @@ func TestSalesHoldWhatTheOutcomeSaid(t *testing.T) {
 	r.start(nil)
 	batch := schemas.NewBatchKey()
 	r.produce(&kgo.Record{Topic: schemas.Batches, Value: r.encode(schemas.Batches, &schemas.BatchHeader{Tenant: "acme", Key: batch, Kind: schemas.KindSales, Door: "mediahawk",
-		KeyID: "k", Items: 4, AcceptedAt: time.UnixMilli(1_700_000_000_000), Lookback: ptr(int32(6))})},
+		KeyID: "k", Items: 4, AcceptedAt: time.UnixMilli(1_700_000_000_000), Lookback: new(int32(6))})},
 		r.matched(saleOutcome(&batch, 0), "A", 1),
 		r.unmatched(saleOutcome(&batch, 1), "B", "no_match", 1),
 		r.unmatched(saleOutcome(&batch, 2), "", schemas.CodeInternalError, 0),

@@ -92,39 +92,38 @@ func TestMigrateTwiceAtOnce(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
 
 // fullEvent is a customer event with every member set.
 func fullEvent(rng *rand.Rand) *schemas.EventProcessed {
 	at := time.UnixMilli(1_700_000_000_000 + rng.Int64N(1e9)).UTC()
-	named := &schemas.Identifier{ID: ptr("I1"), Name: ptr("name"), AlternativeCode: ptr("alt")}
-	product := &schemas.ProductIdentifier{ID: ptr("P1"), Code: ptr("code"), AlternativeCode: ptr("alt")}
-	amount := func() *schemas.Decimal { return ptr(decimal.New(rng.Int64N(1e15)-5e14, -10)) }
+	named := &schemas.Identifier{ID: new("I1"), Name: new("name"), AlternativeCode: new("alt")}
+	product := &schemas.ProductIdentifier{ID: new("P1"), Code: new("code"), AlternativeCode: new("alt")}
+	amount := func() *schemas.Decimal { return new(decimal.New(rng.Int64N(1e15)-5e14, -10)) }
 	return &schemas.EventProcessed{
 		EventResult: schemas.EventResult{
 			Outcome: schemas.Outcome{
-				Tenant: "acme", ID: schemas.NewBatchKey(), Batch: ptr(schemas.NewBatchKey()), Index: 3, Attempt: 2, Ref: ptr("06"),
+				Tenant: "acme", ID: schemas.NewBatchKey(), Batch: new(schemas.NewBatchKey()), Index: 3, Attempt: 2, Ref: new("06"),
 				SourceTopic: "customer_events", SourceEpoch: 1, SourcePartition: 2, SourceOffset: 1 << 40, AcceptedAt: at, JudgedAt: at,
 			},
-			Kind: "purchase", Number: 17, AccountID: ptr("A1"), AccountNumber: ptr("100"), ParticipantID: ptr("R1"), ParticipantNumber: ptr("200"),
-			ClassificationID: ptr("C1"), UnitID: "U1", CurrencyCode: ptr("EUR"), PaymentMediumTypeID: ptr("T1"), PaymentMediumBrandID: ptr("B1"),
-			InvoiceID: ptr("N1"), ProductID: ptr("P1"), LineProductIDs: []string{"P1", "P2"}, KPIIDs: []string{"K1"}, AmountsDiffer: true,
+			Kind: "purchase", Number: 17, AccountID: new("A1"), AccountNumber: new("100"), ParticipantID: new("R1"), ParticipantNumber: new("200"),
+			ClassificationID: new("C1"), UnitID: "U1", CurrencyCode: new("EUR"), PaymentMediumTypeID: new("T1"), PaymentMediumBrandID: new("B1"),
+			InvoiceID: new("N1"), ProductID: new("P1"), LineProductIDs: []string{"P1", "P2"}, KPIIDs: []string{"K1"}, AmountsDiffer: true,
 		},
 		Item: schemas.CustomerEvent{
-			Kind: "purchase", Account: &schemas.AccountIdentifier{ID: ptr("a"), Number: ptr("100"), Name: ptr("n")},
-			Participant: &schemas.ParticipantIdentifier{ID: ptr("r"), Number: ptr("200")},
+			Kind: "purchase", Account: &schemas.AccountIdentifier{ID: new("a"), Number: new("100"), Name: new("n")},
+			Participant: &schemas.ParticipantIdentifier{ID: new("r"), Number: new("200")},
 			EventCommon: schemas.EventCommon{
-				Classification: named, Unit: named, PerformedOn: &at, Description: ptr("Ünïcode"), ExternalSystem: ptr("x"),
-				ExternalSystemReferenceNumber: ptr("y"), UDFString1: ptr("1"), UDFString8: ptr("8"), UDFFloat1: ptr(1.5), UDFFloat4: ptr(-4e-9), UDFDate1: &at, UDFDate4: &at,
+				Classification: named, Unit: named, PerformedOn: &at, Description: new("Ünïcode"), ExternalSystem: new("x"),
+				ExternalSystemReferenceNumber: new("y"), UDFString1: new("1"), UDFString8: new("8"), UDFFloat1: new(1.5), UDFFloat4: new(-4e-9), UDFDate1: &at, UDFDate4: &at,
 			},
-			UDFString9: ptr("9"), UDFString16: ptr("16"), ReferenceNumber: ptr("ref"), PaymentMediumType: named, PaymentMediumBrand: named, PaymentMedium: ptr("card"),
-			Invoice:          &schemas.InvoiceIdentifier{ID: ptr("i"), Number: ptr("n"), ReferenceNumber: ptr("r"), BackOfficeCode: ptr("b")},
-			IntendedCurrency: &schemas.CurrencyIdentifier{Code: ptr("EUR")},
+			UDFString9: new("9"), UDFString16: new("16"), ReferenceNumber: new("ref"), PaymentMediumType: named, PaymentMediumBrand: named, PaymentMedium: new("card"),
+			Invoice:          &schemas.InvoiceIdentifier{ID: new("i"), Number: new("n"), ReferenceNumber: new("r"), BackOfficeCode: new("b")},
+			IntendedCurrency: &schemas.CurrencyIdentifier{Code: new("EUR")},
 			Products: &[]schemas.PurchaseLine{
 				{Product: product, Quantity: amount(), NetAmount: amount(), VATAmount: amount(), TotalAmount: amount()},
-				{TotalAmount: ptr(decimal.RequireFromString("9999999999999999999999999999.9999999999"))},
+				{TotalAmount: new(decimal.RequireFromString("9999999999999999999999999999.9999999999"))},
 			},
-			SocialMedia: ptr("s"), Profile: ptr("p"), Action: ptr("a"), Website: ptr("w"), Product: product, Amount: amount(),
+			SocialMedia: new("s"), Profile: new("p"), Action: new("a"), Website: new("w"), Product: product, Amount: amount(),
 			Measures: &[]schemas.Measure{{KPI: named, Value: amount(), Product: product}},
 		},
 	}

@@ -68,8 +68,8 @@ var soldOn = time.Date(2024, 12, 31, 0, 0, 0, 0, time.UTC)
 // sale is one with an id of its own. Of ten four match by MHID, five by number, and one by nothing.
 func sale(i int) *schemas.Sale {
 	s := &schemas.Sale{
-		ID: ptr(fmt.Sprintf("S-%08d", i)), Description: ptr("Annual service"), Date: &soldOn, Value: ptr("249.99"), MHID: ptr(""), Lookback: ptr(int32(12)),
-		Properties: []schemas.SaleProperty{{Key: ptr("1"), Value: ptr("north")}},
+		ID: new(fmt.Sprintf("S-%08d", i)), Description: new("Annual service"), Date: &soldOn, Value: new("249.99"), MHID: new(""), Lookback: new(int32(12)),
+		Properties: []schemas.SaleProperty{{Key: new("1"), Value: new("north")}},
 	}
 	switch number := caller(i * 7919); {
 	case i%10 == 9:
@@ -77,7 +77,7 @@ func sale(i int) *schemas.Sale {
 	case i%2 == 0:
 		s.CLIs = &[]string{number}
 	default:
-		s.MHID, s.CLIs = ptr(visitor(i*7919)), &[]string{}
+		s.MHID, s.CLIs = new(visitor(i*7919)), &[]string{}
 	}
 	return s
 }
@@ -144,7 +144,7 @@ FROM numbers(%[8]d)`, kind, tenant, buyerLines, buyer, n/1000, 2, products, n, d
 		stock = append(stock, &kgo.Record{Topic: schemas.StockLevels, Key: key, Partition: schemas.Partition(key, partitions), Headers: bare(i), Value: p.Encode(schemas.StockLevels, s)})
 	}
 	p.Produce(stock...)
-	p.Produce(harness.References(p, schemas.Customers, tenant, &schemas.Customer{ID: buyer, AccountNumber: ptr("ACME01"), Name: ptr("Acme")})...)
+	p.Produce(harness.References(p, schemas.Customers, tenant, &schemas.Customer{ID: buyer, AccountNumber: new("ACME01"), Name: new("Acme")})...)
 	p.WaitDrained(time.Minute)
 	fmt.Printf("lines: %d\n", n)
 }

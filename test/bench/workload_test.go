@@ -30,13 +30,12 @@ func accountNumber(i int) string       { return fmt.Sprintf("ACR%010d", i%accoun
 func productCode(i int) string         { return fmt.Sprintf("PRODUCT-%04d", i%products) }
 func unitName(i int) string            { return fmt.Sprintf("Unit %d", i%units) }
 func performedOn(i int) time.Time      { return time.Date(2024, 1, 1, 0, 0, i%(365*86400), 0, time.UTC) }
-func ptr[T any](v T) *T                { return &v }
 func amount(cents int) decimal.Decimal { return decimal.New(int64(cents), -2) }
 
 func putReferences(p *harness.Parts) {
 	all := make([]*schemas.Account, accounts)
 	for i := range all {
-		all[i] = &schemas.Account{ID: hexID(1, i), Number: accountNumber(i), Name: ptr(fmt.Sprintf("Account %d", i))}
+		all[i] = &schemas.Account{ID: hexID(1, i), Number: accountNumber(i), Name: new(fmt.Sprintf("Account %d", i))}
 	}
 	p.Produce(harness.References(p, schemas.Accounts, tenant, all...)...)
 	goods := make([]*schemas.Product, products)
@@ -46,14 +45,14 @@ func putReferences(p *harness.Parts) {
 	p.Produce(harness.References(p, schemas.Products, tenant, goods...)...)
 	places := make([]*schemas.Unit, units)
 	for i := range places {
-		places[i] = &schemas.Unit{ID: hexID(3, i), Name: unitName(i), CurrencyID: ptr(hexID(4, 0)), CurrencyCode: ptr("EUR")}
+		places[i] = &schemas.Unit{ID: hexID(3, i), Name: unitName(i), CurrencyID: new(hexID(4, 0)), CurrencyCode: new("EUR")}
 	}
 	p.Produce(harness.References(p, schemas.Units, tenant, places...)...)
 }
 
 // bare are the headers that an upstream producer sets.
 func bare(i int) []kgo.RecordHeader {
-	e := schemas.Envelope{Tenant: tenant, Reply: -1, Attempt: 1, Ref: ptr(fmt.Sprint(i))}
+	e := schemas.Envelope{Tenant: tenant, Reply: -1, Attempt: 1, Ref: new(fmt.Sprint(i))}
 	return e.Headers(nil)
 }
 
@@ -61,15 +60,15 @@ func event(i int) *schemas.CustomerEvent {
 	at := performedOn(i)
 	e := &schemas.CustomerEvent{
 		Kind:        schemas.EventWeb,
-		Account:     &schemas.AccountIdentifier{Number: ptr(accountNumber(i * 7))},
-		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr(unitName(i))}, PerformedOn: &at},
+		Account:     &schemas.AccountIdentifier{Number: new(accountNumber(i * 7))},
+		EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: new(unitName(i))}, PerformedOn: &at},
 	}
 	if i%2 == 1 {
-		e.Website = ptr("www.example.com")
+		e.Website = new("www.example.com")
 		return e
 	}
 	e.Kind = schemas.EventPurchase
-	e.ReferenceNumber = ptr(fmt.Sprintf("RF%08d", i))
+	e.ReferenceNumber = new(fmt.Sprintf("RF%08d", i))
 	e.Products = &[]schemas.PurchaseLine{line(i), line(i * 3)}
 	return e
 }
@@ -77,8 +76,8 @@ func event(i int) *schemas.CustomerEvent {
 func line(i int) schemas.PurchaseLine {
 	net := 100 + i%10_000
 	return schemas.PurchaseLine{
-		Product: &schemas.ProductIdentifier{Code: ptr(productCode(i))}, Quantity: ptr(decimal.New(1, 0)),
-		NetAmount: ptr(amount(net)), VATAmount: ptr(amount(net / 5)), TotalAmount: ptr(amount(net + net/5)),
+		Product: &schemas.ProductIdentifier{Code: new(productCode(i))}, Quantity: new(decimal.New(1, 0)),
+		NetAmount: new(amount(net)), VATAmount: new(amount(net / 5)), TotalAmount: new(amount(net + net/5)),
 	}
 }
 
@@ -98,8 +97,8 @@ func ownershipRecords(p *harness.Parts, n int) []*kgo.Record {
 	records := make([]*kgo.Record, n)
 	for i := range records {
 		item := &schemas.Ownership{
-			UserName: ptr(fmt.Sprintf("User%06d", i%users)), ProductSKU: ptr(fmt.Sprintf("APP-%02d", i/users%20)),
-			Source: ptr("AD"), HasProduct: ptr(true), IncreaseQuantityBy: ptr(int64(1)), Clear: []string{},
+			UserName: new(fmt.Sprintf("User%06d", i%users)), ProductSKU: new(fmt.Sprintf("APP-%02d", i/users%20)),
+			Source: new("AD"), HasProduct: new(true), IncreaseQuantityBy: new(int64(1)), Clear: []string{},
 		}
 		key := upserts.Key(tenant, item)
 		records[i] = &kgo.Record{
@@ -117,11 +116,11 @@ func outcomeRecords(p *harness.Parts, n int) []*kgo.Record {
 		partition, offset := int32(i/run)%partitions, int64(i)
 		value := &schemas.EventProcessed{Item: *item, EventResult: schemas.EventResult{
 			Outcome: schemas.Outcome{
-				Tenant: tenant, ID: schemas.BareItemID(schemas.KindCustomerEvents, 0, partition, offset), Attempt: 1, Ref: ptr(fmt.Sprint(i)),
+				Tenant: tenant, ID: schemas.BareItemID(schemas.KindCustomerEvents, 0, partition, offset), Attempt: 1, Ref: new(fmt.Sprint(i)),
 				SourceTopic: schemas.KindCustomerEvents, SourcePartition: partition, SourceOffset: offset, AcceptedAt: performedOn(i), JudgedAt: performedOn(i),
 			},
-			Kind: item.Kind, Number: int64(i), AccountID: ptr(hexID(1, i*7%accounts)), AccountNumber: ptr(accountNumber(i * 7)),
-			UnitID: hexID(3, i%units), CurrencyCode: ptr("EUR"), LineProductIDs: []string{}, KPIIDs: []string{},
+			Kind: item.Kind, Number: int64(i), AccountID: new(hexID(1, i*7%accounts)), AccountNumber: new(accountNumber(i * 7)),
+			UnitID: hexID(3, i%units), CurrencyCode: new("EUR"), LineProductIDs: []string{}, KPIIDs: []string{},
 		}}
 		if item.Products != nil {
 			value.LineProductIDs = []string{hexID(2, i%products), hexID(2, i*3%products)}
@@ -137,8 +136,8 @@ func headerRecords(p *harness.Parts, n int) []*kgo.Record {
 	records := make([]*kgo.Record, n)
 	for i := range records {
 		records[i] = &kgo.Record{Topic: schemas.Batches, Value: p.Encode(schemas.Batches, &schemas.BatchHeader{
-			Tenant: tenant, Key: schemas.NewBatchKey(), Kind: schemas.KindCustomerEvents, ItemKind: ptr(schemas.EventWeb), Door: "crm.com",
-			KeyID: "abcdef", Items: int32(i % 1000), ReplyPartition: int32(i % partitions), Ref: ptr(fmt.Sprint(i)), AcceptedAt: performedOn(i),
+			Tenant: tenant, Key: schemas.NewBatchKey(), Kind: schemas.KindCustomerEvents, ItemKind: new(schemas.EventWeb), Door: "crm.com",
+			KeyID: "abcdef", Items: int32(i % 1000), ReplyPartition: int32(i % partitions), Ref: new(fmt.Sprint(i)), AcceptedAt: performedOn(i),
 		})}
 	}
 	return records

@@ -12,7 +12,6 @@ import (
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
-func ptr[T any](v T) *T { return &v }
 
 // Keys of batches: ownership, sales (sent with an idempotency key, then once more), calls through the API.
 const (
@@ -46,14 +45,14 @@ func (w *World) addSales() {
 	w.header(saleBatch, 2)
 	day := noon.Truncate(24 * time.Hour)
 	for i := range 2 {
-		sale := &schemas.Sale{ID: ptr("S"), Date: &day, Value: ptr(fmt.Sprint(i)), MHID: ptr("M" + strings.Repeat("x", i)), CLIs: &[]string{}, Lookback: ptr(int32(1))}
+		sale := &schemas.Sale{ID: new("S"), Date: &day, Value: new(fmt.Sprint(i)), MHID: new("M" + strings.Repeat("x", i)), CLIs: &[]string{}, Lookback: new(int32(1))}
 		it := Item{
 			Position: Position{"sales", own, int64(i)}, Kind: "sales", Tenant: "t", ID: schemas.ItemID("t", saleBatch, int32(i)), Batch: saleBatch, Index: int32(i),
 			Marker: "m5", Appended: noon.Add(time.Second), Sale: sale,
 		}
 		w.Items = append(w.Items, it)
 		o := Outcome{Position: Position{"sales.processed", own, 0}, Processed: i == 0}
-		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Batch: ptr(saleBatch), Index: int32(i), Attempt: 1, SourceTopic: "sales", SourcePartition: own, SourceOffset: int64(i)}
+		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Batch: new(saleBatch), Index: int32(i), Attempt: 1, SourceTopic: "sales", SourcePartition: own, SourceOffset: int64(i)}
 		if i == 0 {
 			o.Sale = &schemas.SaleResult{SaleKey: "S", Version: 0, Rule: schemas.RuleMHID, CallID: "c1"}
 		} else {
@@ -83,7 +82,7 @@ func (w *World) addSales() {
 func (w *World) addCalls() {
 	w.header(callBatch, 1)
 	call := func(partition int32, offset int64, id string, campaign string) Record {
-		c := &schemas.Call{ID: id, StartedAt: noon.Add(-time.Hour), MHID: ptr("M"), Campaign: &campaign}
+		c := &schemas.Call{ID: id, StartedAt: noon.Add(-time.Hour), MHID: new("M"), Campaign: &campaign}
 		return Record{
 			Position: Position{"calls", partition, offset}, Tenant: "t", OwnID: id, ID: schemas.BareItemID("calls", 0, partition, offset),
 			Appended: noon.Add(time.Duration(offset) * time.Minute), Text: factText(c), Call: c,
@@ -95,7 +94,7 @@ func (w *World) addCalls() {
 	gone := Record{Position: Position{"calls", 2, 0}, Tenant: "t", OwnID: "c3", ID: "gone", Appended: noon}
 	w.Records = []Record{first, changed, through, gone}
 	o := Outcome{Position: Position{"references.processed", 0, 0}, Processed: true, Marker: "m8"}
-	o.Outcome = schemas.Outcome{Tenant: "t", ID: schemas.ItemID("t", callBatch, 0), Batch: ptr(callBatch), Attempt: 1, SourceTopic: "calls", SourcePartition: -1, SourceOffset: -1}
+	o.Outcome = schemas.Outcome{Tenant: "t", ID: schemas.ItemID("t", callBatch, 0), Batch: new(callBatch), Attempt: 1, SourceTopic: "calls", SourcePartition: -1, SourceOffset: -1}
 	o.Reference = &schemas.ReferenceProcessed{Outcome: o.Outcome, Kind: "calls", OwnID: "c2"}
 	w.Outcomes = append(w.Outcomes, o)
 	w.Status[callBatch] = StatusNow{schemas.BatchComplete, 1, 0}
@@ -124,7 +123,7 @@ func ownershipWorld() *World {
 	key := "t\x00u\x00s"
 	own := schemas.Partition([]byte(key), 4)
 	wrong := (own + 1) % 4
-	change := &schemas.Ownership{UserName: ptr("U"), ProductSKU: ptr("S")}
+	change := &schemas.Ownership{UserName: new("U"), ProductSKU: new("S")}
 	item := func(partition int32, offset int64) Item {
 		return Item{Position: Position{"ownership", partition, offset}, Kind: "ownership", Tenant: "t", Ownership: change}
 	}
@@ -215,10 +214,10 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"a sale that nobody sent", "the model has nothing", func(w *World) { w.Sales["t\x00T"] = SaleNow{} }},
 		{"an unmatched sale not among sales", "at sales.unprocessed", func(w *World) { w.Tables["sales"] = w.Tables["sales"][:1] }},
 		{"an unmatched sale not among the unprocessed", "at sales.unprocessed", func(w *World) { w.Tables["unprocessed"] = nil }},
-		{"a call that was there overlooked", "is unmatched at", func(w *World) { w.Items[5].Sale.MHID = ptr("M") }},
+		{"a call that was there overlooked", "is unmatched at", func(w *World) { w.Items[5].Sale.MHID = new("M") }},
 		{"a match with no call", "which is not there", func(w *World) { w.Outcomes[3].Sale.CallID = "c9" }},
-		{"a match with a stranger's call", "does not share it", func(w *World) { w.Items[4].Sale.MHID = ptr("N") }},
-		{"a match outside the window", "outside its window", func(w *World) { w.Items[4].Sale.Date = ptr(noon.AddDate(0, 3, 0)) }},
+		{"a match with a stranger's call", "does not share it", func(w *World) { w.Items[4].Sale.MHID = new("N") }},
+		{"a match outside the window", "outside its window", func(w *World) { w.Items[4].Sale.Date = new(noon.AddDate(0, 3, 0)) }},
 		{"a match with the worse call", "a better one was there", func(w *World) {
 			w.Items[4].Appended = noon.Add(time.Hour)
 			w.Records[2].Call.StartedAt = noon.Add(-time.Minute)

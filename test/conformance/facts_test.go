@@ -30,7 +30,7 @@ func at(text string) time.Time {
 func putFacts(p *harness.Parts, tenants ...string) {
 	var records []*kgo.Record
 	call := func(id, startedAt, number, mhid string) *schemas.Call {
-		c := &schemas.Call{ID: id, StartedAt: at(startedAt), Tags: []string{}, Campaign: ptr("Campaign of " + id)}
+		c := &schemas.Call{ID: id, StartedAt: at(startedAt), Tags: []string{}, Campaign: new("Campaign of " + id)}
 		if number != "" {
 			c.CallerNumber = &number
 		}
@@ -51,15 +51,15 @@ func putFacts(p *harness.Parts, tenants ...string) {
 			call("C-SUMMER", "2023-03-26 00:30:00", "", "SUMMER"),
 		)...)
 		records = append(records, harness.References(p, schemas.Customers, tenant,
-			&schemas.Customer{ID: 77, AccountNumber: ptr("ACME01")},
-			&schemas.Customer{ID: 78, AccountNumber: ptr("1234")},
-			&schemas.Customer{ID: 79, AccountNumber: ptr("NOTHING")},
+			&schemas.Customer{ID: 77, AccountNumber: new("ACME01")},
+			&schemas.Customer{ID: 78, AccountNumber: new("1234")},
+			&schemas.Customer{ID: 79, AccountNumber: new("NOTHING")},
 		)...)
 		products := []*schemas.Product{
-			{ID: id("cal lamp"), Number: ptr(int64(9)), Code: "P-9", Description: ptr("Lamp"), Barcodes: []string{"501"}},
-			{ID: id("cal desk"), Number: ptr(int64(4)), Code: "P-4", Description: ptr("Desk & \"chair\" <set>\x01"), Barcodes: []string{"401", "402"}},
-			{ID: id("cal rug"), Number: ptr(int64(7)), Code: "P-7", Barcodes: []string{}},
-			{ID: id("cal vase"), Number: ptr(int64(5)), Code: "P-5", Description: ptr("Vase"), Barcodes: []string{}},
+			{ID: id("cal lamp"), Number: new(int64(9)), Code: "P-9", Description: new("Lamp"), Barcodes: []string{"501"}},
+			{ID: id("cal desk"), Number: new(int64(4)), Code: "P-4", Description: new("Desk & \"chair\" <set>\x01"), Barcodes: []string{"401", "402"}},
+			{ID: id("cal rug"), Number: new(int64(7)), Code: "P-7", Barcodes: []string{}},
+			{ID: id("cal vase"), Number: new(int64(5)), Code: "P-5", Description: new("Vase"), Barcodes: []string{}},
 		}
 		records = append(records, harness.References(p, schemas.Products, tenant, products...)...)
 		records = append(records, harness.References(p, schemas.CustomerParts, tenant,
@@ -82,8 +82,8 @@ func putFacts(p *harness.Parts, tenants ...string) {
 			&schemas.InvoiceLine{ID: "I5", Customer: 77, Product: id("cal rug"), Quantity: pieces(-2), InvoicedOn: day(-30)},
 		)...)
 		records = append(records, harness.References(p, schemas.StockLevels, tenant,
-			&schemas.Stock{Product: id("cal lamp"), AvailableNow: pieces(40), NextAvailableOn: ptr(day(3))},
-			&schemas.Stock{Product: id("cal desk"), AvailableNow: pieces(0), Physical: ptr(pieces(5)), NextAvailableOn: ptr(day(20))},
+			&schemas.Stock{Product: id("cal lamp"), AvailableNow: pieces(40), NextAvailableOn: new(day(3))},
+			&schemas.Stock{Product: id("cal desk"), AvailableNow: pieces(0), Physical: new(pieces(5)), NextAvailableOn: new(day(20))},
 			&schemas.Stock{Product: id("cal vase"), AvailableNow: pieces(0)},
 		)...)
 	}

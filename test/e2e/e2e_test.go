@@ -26,7 +26,6 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-func ptr[T any](v T) *T { return &v }
 
 type row = map[string]any
 
@@ -48,7 +47,7 @@ func proved(t *testing.T, p *harness.Parts, sent []checker.Sent) *checker.World 
 func references(p *harness.Parts, tenant string) []*kgo.Record {
 	return slices.Concat(
 		harness.References(p, schemas.Accounts, tenant, &schemas.Account{ID: harness.HexID(), Number: "ACR-1"}),
-		harness.References(p, schemas.Units, tenant, &schemas.Unit{ID: harness.HexID(), Name: "Unit", CurrencyCode: ptr("EUR")}),
+		harness.References(p, schemas.Units, tenant, &schemas.Unit{ID: harness.HexID(), Name: "Unit", CurrencyCode: new("EUR")}),
 		harness.References(p, schemas.Products, tenant, &schemas.Product{ID: harness.HexID(), Code: "LAMP"}),
 		harness.References(p, schemas.Participants, tenant,
 			&schemas.Participant{ID: harness.HexID(), Number: "RP-1"}, &schemas.Participant{ID: harness.HexID(), Number: "RP-2"},
@@ -72,7 +71,7 @@ func bare(p *harness.Parts, topic, tenant, ref string, partition int32, v any) *
 }
 
 func performed() schemas.EventCommon {
-	return schemas.EventCommon{Unit: &schemas.Identifier{Name: ptr("Unit")}, PerformedOn: ptr(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC))}
+	return schemas.EventCommon{Unit: &schemas.Identifier{Name: new("Unit")}, PerformedOn: new(time.Date(2016, 6, 22, 15, 0, 0, 0, time.UTC))}
 }
 
 // The same items by HTTP and straight to Kafka, each set for a tenant of its own, get equal outcomes.
@@ -113,18 +112,18 @@ func TestSameItemByEitherDoor(t *testing.T) {
 		return &schemas.CustomerEvent{Kind: kind, Account: &schemas.AccountIdentifier{Number: &account}, EventCommon: performed()}
 	}
 	web, unknown, purchase := event(schemas.EventWeb, "ACR-1"), event(schemas.EventWeb, "ACR-9"), event(schemas.EventPurchase, "ACR-1")
-	web.Website, unknown.Website = ptr("www.example.org"), ptr("www.example.org")
-	purchase.ReferenceNumber, purchase.UDFFloat1 = ptr("R"), ptr(1.5)
+	web.Website, unknown.Website = new("www.example.org"), new("www.example.org")
+	purchase.ReferenceNumber, purchase.UDFFloat1 = new("R"), new(1.5)
 	purchase.Products = &[]schemas.PurchaseLine{{
-		Product: &schemas.ProductIdentifier{Code: ptr("LAMP")}, NetAmount: ptr(decimal.RequireFromString("0.1")), VATAmount: ptr(decimal.RequireFromString("19.99")), TotalAmount: ptr(decimal.RequireFromString("20.09")),
+		Product: &schemas.ProductIdentifier{Code: new("LAMP")}, NetAmount: new(decimal.RequireFromString("0.1")), VATAmount: new(decimal.RequireFromString("19.99")), TotalAmount: new(decimal.RequireFromString("20.09")),
 	}}
 	referral := func(by string) *schemas.Referral {
-		return &schemas.Referral{Referred: &schemas.ParticipantIdentifier{Number: ptr("RP-1")}, ReferredBy: &schemas.ParticipantIdentifier{Number: &by}, EventCommon: performed()}
+		return &schemas.Referral{Referred: &schemas.ParticipantIdentifier{Number: new("RP-1")}, ReferredBy: &schemas.ParticipantIdentifier{Number: &by}, EventCommon: performed()}
 	}
 	c.Produce( // the changes of one key lie in one partition, in their order; it is the wrong one for three of four keys
-		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: ptr("Ann"), ProductSKU: ptr("S-1"), Source: ptr("AD"), TimeOfApproval: &approved}),
-		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: ptr("ANN"), ProductSKU: ptr("s-1"), IncreaseQuantityBy: ptr(int64(4))}),
-		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: ptr("ann"), ProductSKU: ptr("S-1"), HasProduct: ptr(false)}),
+		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: new("Ann"), ProductSKU: new("S-1"), Source: new("AD"), TimeOfApproval: &approved}),
+		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: new("ANN"), ProductSKU: new("s-1"), IncreaseQuantityBy: new(int64(4))}),
+		bare(&c.Parts, own, "kafka", "", 2, &schemas.Ownership{UserName: new("ann"), ProductSKU: new("S-1"), HasProduct: new(false)}),
 		bare(&c.Parts, events, "kafka", "good", 0, web),
 		bare(&c.Parts, events, "kafka", "unknown account", 1, unknown),
 		bare(&c.Parts, events, "kafka", "purchase", 3, purchase),
@@ -210,7 +209,7 @@ func TestManyItemsOverCopies(t *testing.T) {
 	for i := range total * 4 / 10 {
 		marker := fmt.Sprintf("kafka-%d", i)
 		records = append(records, bare(&c.Parts, schemas.KindOwnership, "many", checker.Mark(marker, 0), int32(i%4),
-			&schemas.Ownership{UserName: ptr(fmt.Sprintf("USER-%d", i%500)), ProductSKU: ptr(fmt.Sprintf("SKU-%d", i%3)), IncreaseQuantityBy: ptr(int64(i%4 - 1))}))
+			&schemas.Ownership{UserName: new(fmt.Sprintf("USER-%d", i%500)), ProductSKU: new(fmt.Sprintf("SKU-%d", i%3)), IncreaseQuantityBy: new(int64(i%4 - 1))}))
 		note(checker.Sent{Marker: marker, Items: 1, Verdict: harness.Accepted})
 	}
 	c.Produce(records...)
@@ -380,11 +379,11 @@ func TestBadRecordsStopNobody(t *testing.T) {
 	c := harness.StartCluster(t, harness.Copies(1, 2, 2), harness.Env("SCHEMA_CONFIRM_AFTER=1s"))
 	c.Produce(references(&c.Parts, "bad")...)
 	const own = schemas.KindOwnership
-	good := &schemas.Ownership{UserName: ptr("u"), ProductSKU: ptr("s")}
+	good := &schemas.Ownership{UserName: new("u"), ProductSKU: new("s")}
 	value := c.Encode(own, good)
 	tenant := kgo.RecordHeader{Key: schemas.HeaderTenant, Value: []byte("bad")}
 	unknown := append([]byte{0, 0, 0x7f, 0xff, 0xff}, value[5:]...)
-	nobody := c.Encode(own, &schemas.Ownership{ProductSKU: ptr("s"), Quantity: ptr(int64(-1))})
+	nobody := c.Encode(own, &schemas.Ownership{ProductSKU: new("s"), Quantity: new(int64(-1))})
 	var records []*kgo.Record
 	add := func(topic string, value []byte, headers ...kgo.RecordHeader) {
 		for partition := range int32(4) {

@@ -37,9 +37,9 @@ func TestSalesSeeCallsWrittenBefore(t *testing.T) {
 	for i := range calls {
 		call := &schemas.Call{ID: fmt.Sprint("call-", i), StartedAt: time.Date(2023, 2, 28, 23, 59, 59, 999_000_000, time.UTC), Tags: []string{}}
 		if i%2 == 0 {
-			call.MHID = ptr(fmt.Sprint("MHID-", i))
+			call.MHID = new(fmt.Sprint("MHID-", i))
 		} else {
-			call.CallerNumber = ptr(fmt.Sprintf("07%09d", i))
+			call.CallerNumber = new(fmt.Sprintf("07%09d", i))
 		}
 		calls[i] = &kgo.Record{Topic: schemas.Calls, Partition: int32(i) % 4, Key: schemas.ReferenceKey(tenant, call.ID), Value: c.Encode(schemas.Calls, call),
 			Headers: []kgo.RecordHeader{schemas.TenantHeader(tenant)}}

@@ -297,7 +297,6 @@ func TestV1RefusesInProblems(t *testing.T) {
 	}
 }
 
-
 func TestV1StreamsListsOfAnyLength(t *testing.T) {
 	w := newWorld(t)
 	w.sink(t)

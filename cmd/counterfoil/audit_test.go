@@ -131,7 +131,6 @@ func trickle(t *testing.T, c *harness.Cluster, client *harness.Client) (stop fun
 	return stop
 }
 
-
 func TestAudit(t *testing.T) {
 	c := harness.StartCluster(t, harness.Copies(1, 1, 1))
 	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL)

@@ -266,7 +266,7 @@ func (w *row) date(field string) *time.Time {
 		w.defect(schemas.CodeInvalid, field, v, "must be a date such as 2016-06-22T15:00:00, with Z or an offset behind it if need be, or 2016-06-22.")
 		return nil
 	}
-	if t.Before(earliest) || t.After(latest) {
+	if !schemas.InstantFits(t) {
 		w.defect(schemas.CodeOutOfRange, field, v, "must lie between 1900-01-01 and 2261-12-31.")
 		return nil
 	}

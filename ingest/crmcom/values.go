@@ -9,12 +9,6 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Earliest and latest instants that are taken.
-var (
-	earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
-	latest   = time.Date(2261, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
-)
-
 // zone is where dates without a zone are read.
 var zone = time.UTC
 

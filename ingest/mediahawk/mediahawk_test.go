@@ -122,7 +122,6 @@ func serve(c *core, method, path string, header http.Header, body string) *httpt
 	return w
 }
 
-
 // day reads a date.
 func day(text string) *time.Time {
 	t, err := time.Parse(time.DateOnly, text)

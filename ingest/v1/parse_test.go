@@ -28,7 +28,6 @@ func kindNamed(t testing.TB, name string) *Kind {
 	return kinds[i]
 }
 
-
 // told is what of an item matters to a test.
 type told struct {
 	Ref     string // "-": none

@@ -264,7 +264,6 @@ func randomCall(r *rand.Rand, i int, it *schemas.Sale) *schemas.Call {
 	return c
 }
 
-
 func oneOf[T any](r *rand.Rand, values []T) *T { return new(values[r.IntN(len(values))]) }
 
 func TestCandidatesAreTheNearestTen(t *testing.T) {

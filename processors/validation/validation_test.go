@@ -209,7 +209,6 @@ func TestReasonsAreBounded(t *testing.T) {
 	}
 }
 
-
 func purchase() *schemas.CustomerEvent {
 	amount := func(cents int64) *schemas.Decimal { return new(decimal.New(cents*100_000_000, -10)) }
 	return &schemas.CustomerEvent{

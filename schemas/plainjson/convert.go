@@ -324,12 +324,6 @@ func (t *node) float(v any) (any, bool) {
 	return f, err == nil
 }
 
-// Instants and days outside these cannot be kept.
-var (
-	earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
-	beyond   = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
-)
-
 const outside = ", which is outside 1900-01-01 to 2261-12-31: this cannot be kept"
 
 // integer converts whole numbers, days and instants. The rule is empty for a value that fits.
@@ -353,7 +347,7 @@ func (t *node) integer(v any) (n int64, code, rule string) {
 		}
 		return 0, schemas.CodeInvalid, invalid
 	}
-	if units := unitsPerSecond[t.logical]; units != 0 && (n < earliest.Unix()*units || n >= beyond.Unix()*units) {
+	if units := unitsPerSecond[t.logical]; units != 0 && (n < schemas.EarliestInstant.Unix()*units || n >= schemas.BeyondInstant.Unix()*units) {
 		return 0, schemas.CodeOutOfRange, outside
 	}
 	return n, "", ""
@@ -369,7 +363,7 @@ func (t *node) instant(text string) (n int64, code, rule string) {
 		if err != nil {
 			continue
 		}
-		if at.Before(earliest) || !at.Before(beyond) {
+		if !schemas.InstantFits(at) {
 			return 0, schemas.CodeOutOfRange, outside
 		}
 		if t.logical == "date" {

@@ -78,7 +78,7 @@ func generate(r *rand.Rand, t *node) any {
 		return int32(r.Uint32())
 	case "long":
 		if units := unitsPerSecond[t.logical]; units != 0 {
-			return (earliest.Unix()+r.Int64N(beyond.Unix()-earliest.Unix()))*units + r.Int64N(units)
+			return (schemas.EarliestInstant.Unix()+r.Int64N(schemas.BeyondInstant.Unix()-schemas.EarliestInstant.Unix()))*units + r.Int64N(units)
 		}
 		return int64(r.Uint64())
 	case "float":

@@ -436,8 +436,8 @@ func putDefault(b binding) bool {
 
 // Bounds of instants and dates: what lies outside wraps around in ClickHouse's types without an error.
 var (
-	minInstant = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
-	maxInstant = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC) // exclusive
+	minInstant = schemas.EarliestInstant
+	maxInstant = schemas.BeyondInstant // exclusive
 	minMillis  = minInstant.UnixMilli()
 	maxMillis  = maxInstant.UnixMilli()
 	minDay     = minInstant.Unix() / 86400

@@ -92,7 +92,6 @@ func TestMigrateTwiceAtOnce(t *testing.T) {
 	}
 }
 
-
 // fullEvent is a customer event with every member set.
 func fullEvent(rng *rand.Rand) *schemas.EventProcessed {
 	at := time.UnixMilli(1_700_000_000_000 + rng.Int64N(1e9)).UTC()

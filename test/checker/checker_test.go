@@ -12,7 +12,6 @@ import (
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
-
 // Keys of batches: ownership, sales (sent with an idempotency key, then once more), calls through the API.
 const (
 	batchKey    = "0123456789abcdef0123456789abcdef"

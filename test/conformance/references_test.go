@@ -17,7 +17,6 @@ func id(name string) string {
 	return strings.ToUpper(hex.EncodeToString(sum[:16]))
 }
 
-
 // putReferences gives tenants what transcripts need beyond the references of the demo tenant.
 func putReferences(p *harness.Parts, tenants ...string) {
 	var records []*kgo.Record

@@ -26,7 +26,6 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-
 type row = map[string]any
 
 // proved asks the checker, once everything is judged and written.

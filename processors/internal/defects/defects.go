@@ -25,12 +25,6 @@ const (
 	maxQuoted = 100
 )
 
-// Earliest and Latest bound instants and dates: clickhouse-go writes what lies outside as another instant, without an error.
-var (
-	Earliest = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
-	Latest   = time.Date(2261, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
-)
-
 // bounds[e] are the first values of exponent -e that do not fit decimal(38, 10).
 var bounds = func() (all [schemas.DecimalScale + 1]struct{ lower, upper schemas.Decimal }) {
 	for e := range all {
@@ -128,9 +122,9 @@ func (l *List) Text(field string, s *string) {
 	}
 }
 
-// Instant checks an optional instant or date against [Earliest] and [Latest].
+// Instant checks an optional instant or date against what can be kept, [schemas.InstantFits].
 func (l *List) Instant(field string, t *time.Time) {
-	if t == nil || !t.Before(Earliest) && !t.After(Latest) {
+	if t == nil || schemas.InstantFits(*t) {
 		return
 	}
 	l.Add(schemas.CodeOutOfRange, field, nil, fmt.Sprintf("lies in the year %d; it must lie between 1900-01-01 and 2261-12-31.", t.UTC().Year()))

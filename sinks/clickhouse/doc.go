@@ -8,7 +8,8 @@
 //   - tables.go: which topic feeds which table and which Avro member fills which column;
 //   - avro.go, column.go, fill.go: from the Avro bytes of a record straight into column slices, by a program that is compiled once for
 //     each writer schema; no row is ever built;
-//   - sink.go, insert.go, lease.go, takeover.go: the exactly-once protocol below; metrics.go counts it;
+//   - sink.go, group.go, decode.go, insert.go, lease.go, takeover.go: the exactly-once protocol below, from the loop and the group's callbacks
+//     by way of the blocks to the tables; metrics.go counts it;
 //   - moves.go: facts that are read by something else than their id;
 //   - reports.go, reports_*.go, calls.go: queries for the doors and for matching; analysts.go: users who read the rows of one tenant.
 //

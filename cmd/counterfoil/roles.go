@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -254,9 +253,6 @@ func newLogger(cfg CommonConfig, w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
 	if cfg.LogJSON {
 		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	if w == nil {
-		w = os.Stderr
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
 }

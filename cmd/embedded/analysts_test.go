@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/counterfoil/counterfoil/cmd/embedded"
-	"github.com/google/go-cmp/cmp"
 )
 
 func analyst(name, tenant string) embedded.Analyst {
@@ -27,9 +26,8 @@ var readable = []string{"sales", "plain", "invoker", "nested", "current"}
 var above = []string{"above(of = 'acme', above = 0)", `above(of = 'o\'neill & sons\\\\', above = 0)`}
 
 func startWithAnalysts(t *testing.T) *embedded.Stack {
-	cfg := embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0",
-		Analysts: []embedded.Analyst{analyst("alice", "acme")}}
-	s := start(t, cfg)
+	both := []embedded.Analyst{analyst("alice", "acme"), analyst("oscar", `o'neill & sons\`)}
+	s := start(t, embedded.Config{Dir: t.TempDir(), ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0", Analysts: both})
 	run := func(sql string) {
 		t.Helper()
 		if _, err := query(s, "default", "", sql); err != nil {
@@ -51,22 +49,6 @@ func startWithAnalysts(t *testing.T) *embedded.Stack {
 		"CREATE VIEW cf.above AS SELECT tenant, n FROM cf.sales WHERE tenant = {of:String} AND n > {above:UInt8}",
 	} {
 		run(sql)
-	}
-	// SetAnalysts restarts the engine; the same list again does not.
-	both := []embedded.Analyst{analyst("alice", "acme"), analyst("oscar", `o'neill & sons\`)}
-	pid := s.PIDs()[embedded.ClickHouse]
-	if err := s.SetAnalysts(t.Context(), both); err != nil {
-		t.Fatal(err)
-	}
-	restarted := s.PIDs()[embedded.ClickHouse]
-	if err := s.SetAnalysts(t.Context(), both); err != nil {
-		t.Fatal(err)
-	}
-	if now := s.PIDs()[embedded.ClickHouse]; restarted == pid || now != restarted {
-		t.Errorf("process %d, with another analyst %d, with no other %d", pid, restarted, now)
-	}
-	if diff := cmp.Diff(map[string]int64{"clickhouse": 0}, s.Restarts()); diff != "" {
-		t.Error("a restart that was asked for is counted: ", diff)
 	}
 	for _, a := range both {
 		run("CREATE DATABASE " + a.Reader)

@@ -196,24 +196,6 @@ func (s *Stack) PIDs() map[string]int {
 	return ids
 }
 
-// SetAnalysts replaces ClickHouse's analyst users. The embedded engine reads its users only when it starts, so
-// it is restarted, which takes well under a second and cuts connections; where nothing changes, nothing is
-// restarted. It returns when ClickHouse answers again.
-func (s *Stack) SetAnalysts(ctx context.Context, analysts []Analyst) error {
-	if s.clickhouse == nil {
-		return errors.New("set analysts: ClickHouse is not embedded here")
-	}
-	users, err := usersXML(analysts)
-	if err != nil {
-		return err
-	}
-	return s.clickhouse.reconfigure(ctx, func(sp *spec) (changed bool) {
-		changed = sp.Users != users
-		sp.Users = users
-		return changed
-	})
-}
-
 // checkAddr refuses what cannot be listened on before a child is started for it.
 func checkAddr(addr string) error {
 	_, port, err := net.SplitHostPort(addr)

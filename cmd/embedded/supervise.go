@@ -43,18 +43,16 @@ type part struct {
 	spec  spec   // addresses are the real ones after the first start
 	child *child // the running one, nil between two
 
-	reconfigured chan chan error // ask watch for a clean restart
-	closing      context.Context // ends when close is called
-	beginClose   context.CancelFunc
-	watched      chan struct{} // closed when watch has returned; nil before the first start
+	closing    context.Context // ends when close is called
+	beginClose context.CancelFunc
+	watched    chan struct{} // closed when watch has returned; nil before the first start
 }
 
 func newPart(cfg Config, log *slog.Logger, sp spec, answers func(context.Context, []string) error, flags ...string) *part {
 	sp.Dir = filepath.Join(cfg.Dir, sp.Part)
 	p := &part{
 		spec: sp, flags: flags, answers: answers, onRestart: cfg.OnRestart,
-		log:          log.With("part", sp.Part),
-		reconfigured: make(chan chan error),
+		log: log.With("part", sp.Part),
 	}
 	p.closing, p.beginClose = context.WithCancel(context.Background())
 	return p
@@ -104,68 +102,35 @@ func (p *part) close() {
 	}
 }
 
-// reconfigure changes the specification and restarts the child where that made a difference.
-func (p *part) reconfigure(ctx context.Context, change func(*spec) bool) error {
-	p.mu.Lock()
-	changed := change(&p.spec)
-	p.mu.Unlock()
-	if !changed {
-		return nil
-	}
-	done := make(chan error, 1)
-	select {
-	case p.reconfigured <- done:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-p.closing.Done():
-		return fmt.Errorf("%s is closed", p.name())
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // watch owns the child from its first answer to close, and starts it again whenever it ends.
 func (p *part) watch(c *child) {
 	defer close(p.watched)
 	backoff := firstBackoff
 	for {
-		var done chan error // of a restart that was asked for
 		select {
 		case <-p.closing.Done():
 			c.stop(p.log)
 			p.setChild(nil)
 			return
-		case done = <-p.reconfigured:
-			c.stop(p.log)
 		case <-c.ended:
 		}
 		p.setChild(nil)
 
-		if done == nil {
-			cause := c.end()
-			p.restarts.Add(1)
-			p.log.Error("embedded part ended by itself, starting it again", "cause", cause, "lived", time.Since(c.started).Round(time.Millisecond))
-			if p.onRestart != nil {
-				p.onRestart(p.name(), cause)
-			}
-			if time.Since(c.started) > steadyAfter {
-				backoff = firstBackoff
-			}
-			if !p.sleep(backoff) {
-				return
-			}
-			backoff = min(2*backoff, longestWait)
+		cause := c.end()
+		p.restarts.Add(1)
+		p.log.Error("embedded part ended by itself, starting it again", "cause", cause, "lived", time.Since(c.started).Round(time.Millisecond))
+		if p.onRestart != nil {
+			p.onRestart(p.name(), cause)
 		}
+		if time.Since(c.started) > steadyAfter {
+			backoff = firstBackoff
+		}
+		if !p.sleep(backoff) {
+			return
+		}
+		backoff = min(2*backoff, longestWait)
 		for {
 			next, err := p.bringUp(p.closing)
-			if done != nil {
-				done <- err
-				done = nil
-			}
 			if err == nil {
 				c = next
 				p.log.Info("embedded part answers again", "pid", c.cmd.Process.Pid)

@@ -63,5 +63,8 @@ func (c *SinkConfig) Validate() error {
 	if c.Lease < time.Second {
 		errs = append(errs, fmt.Errorf("SINK_LEASE %s is less than 1s", c.Lease))
 	}
+	if c.Session <= 0 {
+		errs = append(errs, errors.New("SINK_SESSION_TIMEOUT must be positive"))
+	}
 	return errors.Join(errs...)
 }

@@ -34,7 +34,7 @@ type clinic struct {
 
 func newClinic(t *testing.T) *clinic {
 	t.Helper()
-	broker, url, ch := stack.Fake(t), stack.Registry(t), stack.ClickHouse(t)
+	broker, url, ch := stack.Fake(t), stack.FakeRegistry(t), stack.ClickHouse(t)
 	c := &clinic{tools: &tools{broker: broker}, ch: ch, database: ch.Database(t)}
 	c.environ = []string{
 		"KAFKA_BROKERS=" + strings.Join(broker.Addrs, ","), "SCHEMA_REGISTRY_URL=" + url, "CLICKHOUSE_ADDR=" + ch.Addr, "CLICKHOUSE_DATABASE=" + c.database,

@@ -38,7 +38,7 @@ type tools struct {
 
 func newTools(t *testing.T) *tools {
 	t.Helper()
-	broker, url := stack.Fake(t), stack.Registry(t)
+	broker, url := stack.Fake(t), stack.FakeRegistry(t)
 	registry, err := schemas.NewRegistry(schemas.RegistryConfig{URL: []string{url}, ConfirmAfter: time.Second, RememberFor: time.Minute}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -375,7 +375,7 @@ func TestSendSaysWhatIsWrong(t *testing.T) {
 	}
 
 	bare := *x
-	bare.environ = []string{x.environ[0], "SCHEMA_REGISTRY_URL=" + stack.Registry(t)}
+	bare.environ = []string{x.environ[0], "SCHEMA_REGISTRY_URL=" + stack.FakeRegistry(t)}
 	if code, _, errs := bare.call(t, "", "send", "kpis", "-", "--tenant", "a"); code != 1 || !strings.Contains(errs, "run counterfoil migrate first") {
 		t.Errorf("no schema: code %d, %s", code, errs)
 	}

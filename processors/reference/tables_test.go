@@ -29,7 +29,7 @@ func newWorld(t *testing.T, topics ...string) *world {
 	t.Helper()
 	w := &world{t: t, broker: stack.Fake(t)}
 	var err error
-	if w.registry, err = w.newRegistry(stack.Registry(t)); err != nil {
+	if w.registry, err = w.newRegistry(stack.FakeRegistry(t)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.registry.Register(t.Context(), false); err != nil {

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -10,23 +9,12 @@ import (
 
 	"github.com/counterfoil/counterfoil/cmd/embedded"
 	"github.com/counterfoil/counterfoil/test/harness"
-	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // startUp runs `counterfoil up` with the references of the tenant, on the broker that TEST_KAFKA asks for.
 func startUp(b *testing.B) *harness.Up {
 	b.Helper()
-	opts := []harness.Option{harness.Args("--no-demo")}
-	var broker *stack.Broker
-	if stack.OnApache() {
-		harness.NeedKafka(b)
-		broker = stack.ApacheKafka(b).Broker()
-		opts = append(opts, harness.Env("KAFKA_BROKERS="+strings.Join(broker.Addrs, ",")))
-	}
-	up := harness.StartUp(b, opts...)
-	if broker != nil {
-		up.Parts.Kafka = broker.Opts()
-	}
+	up := harness.StartUp(b, harness.Args("--no-demo"))
 	describeClickHouse(b, &up.Parts)
 	putReferences(&up.Parts)
 	return up

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,11 @@ func Copies(ingest, process, sink int) Option {
 // Supervised has copies that end by themselves started again, as a supervisor does. Without it the test fails then.
 func Supervised() Option {
 	return func(o *options) { o.supervised = true }
+}
+
+// Sharded has the cluster write to and read from a ClickHouse cluster of two shards.
+func Sharded() Option {
+	return func(o *options) { o.sharded = true }
 }
 
 // Cluster is copies of each role, each a process of its own, against one Kafka, registry and ClickHouse.
@@ -42,24 +48,16 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	var broker *stack.Broker
-	if stack.OnApache() {
-		broker = stack.ApacheKafka(t).Broker() // of its own: topics have fixed names
-	} else {
-		broker = stack.Kafka(t)
+	broker, registry := stack.EmptyKafka(t), stack.Registry(t)
+	ch := stack.ClickHouse(t)
+	if o.sharded {
+		ch = stack.Sharded(t)
 	}
-	registry, ch := stack.Registry(t), stack.ClickHouse(t)
-	c := &Cluster{Parts: Parts{
-		t:        t,
-		Kafka:    broker.Opts(),
-		Registry: newRegistry(t, registry),
-		CH:       Warehouse{Addr: ch.Addr, HTTPAddr: ch.HTTPAddr, Database: ch.Database(t)},
-	}}
-	c.settings = append([]string{
+	c := &Cluster{Parts: Parts{t: t, Kafka: broker.Opts(), Registry: newRegistry(t, registry), CH: ch, Database: ch.Database(t)}}
+	c.settings = slices.Concat([]string{
 		"KAFKA_BROKERS=" + strings.Join(broker.Addrs, ","),
 		"SCHEMA_REGISTRY_URL=" + registry,
-		"CLICKHOUSE_ADDR=" + ch.Addr,
-		"CLICKHOUSE_DATABASE=" + c.CH.Database,
+		"CLICKHOUSE_DATABASE=" + c.Database,
 		"TOPIC_PARTITIONS=4",
 		"TRANSACTION_TIMEOUT=2s",
 		"SESSION_TIMEOUT=2s",
@@ -67,7 +65,7 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 		"SINK_LEASE=2s",
 		"SINK_FLUSH_INTERVAL=300ms",
 		"TOKEN_SECRETS=a secret of the tests, not of anybody else",
-	}, o.env...)
+	}, ch.Settings(), o.env)
 	run(t, c.settings, "", "migrate")
 	for i := range o.ingest {
 		c.Ingest = append(c.Ingest, c.copy(&o, "ingest", i, "HTTP_ADDR"))

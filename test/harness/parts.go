@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,13 +17,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // Parts is how a test reaches Kafka, the registry and ClickHouse. Its methods are for one goroutine.
 type Parts struct {
 	Kafka    []kgo.Opt
 	Registry *schemas.Registry
-	CH       Warehouse
+	CH       *stack.CH
+	Database string // of the product, in ClickHouse
 
 	t        testing.TB
 	settings []string // environment with which a subcommand reaches the same parts
@@ -33,9 +33,6 @@ type Parts struct {
 	encoders map[string]*schemas.Encoder
 	conn     driver.Conn
 }
-
-// Warehouse is where ClickHouse listens.
-type Warehouse struct{ Addr, HTTPAddr, Database string }
 
 // Key is a caller's key.
 type Key struct{ Tenant, ID, Secret string }
@@ -147,7 +144,7 @@ func (p *Parts) Settings() []string { return slices.Clone(p.settings) }
 func (p *Parts) Conn() driver.Conn {
 	p.t.Helper()
 	if p.conn == nil {
-		conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{p.CH.Addr}, Auth: clickhouse.Auth{Database: p.CH.Database, Username: "default"}})
+		conn, err := clickhouse.Open(p.CH.Options(p.t, p.Database))
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -160,7 +157,7 @@ func (p *Parts) Conn() driver.Conn {
 // SQL runs a query in the product's database and returns its rows as lines of tab separated values. The test ends when it fails.
 func (p *Parts) SQL(query string) string {
 	p.t.Helper()
-	out, err := p.SQLAs("default", "", query)
+	out, err := p.SQLAs(p.CH.User, p.CH.Password, query)
 	if err != nil {
 		p.t.Fatalf("%s: %v", query, err)
 	}
@@ -169,35 +166,13 @@ func (p *Parts) SQL(query string) string {
 
 // SQLAs runs a query as a user: the administrator in the product's database, others in their own.
 func (p *Parts) SQLAs(user, password, query string) (string, error) {
-	params := url.Values{"wait_end_of_query": {"1"}}
-	if user == "default" {
-		params.Set("database", p.CH.Database)
+	p.t.Helper()
+	params := url.Values{}
+	if user == p.CH.User {
+		params.Set("database", p.Database)
 	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+p.CH.HTTPAddr+"/?"+params.Encode(), strings.NewReader(query))
-	if err != nil {
-		return "", err
-	}
-	req.SetBasicAuth(user, password)
-	res, err := probe.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return "", err
-	}
-	text := strings.TrimSuffix(string(body), "\n")
-	if res.StatusCode != http.StatusOK {
-		return "", &QueryError{text}
-	}
-	return text, nil
+	return p.CH.QueryAs(p.t, user, password, query, params)
 }
-
-// QueryError is what ClickHouse answered to a query that failed.
-type QueryError struct{ Text string }
-
-func (e *QueryError) Error() string { return e.Text }
 
 // Eventually calls f until it returns "" or the time is up, which fails the test with what it returned last.
 func Eventually(t testing.TB, limit time.Duration, f func() string) {

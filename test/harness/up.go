@@ -16,6 +16,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/cmd/embedded"
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // Option changes how [StartUp] or [StartCluster] runs.
@@ -28,6 +29,7 @@ type options struct {
 	process    int
 	sink       int
 	supervised bool
+	sharded    bool
 }
 
 // Env sets settings, each as NAME=value.
@@ -50,7 +52,8 @@ type Up struct {
 	seen int    // bytes of the log before the present start
 }
 
-// StartUp starts `counterfoil up` on an empty data folder and free ports, and returns when it is ready.
+// StartUp starts `counterfoil up` on an empty data folder and free ports, and returns when it is ready. Of servers that the tests are told to
+// use, see test/stack, it has none of its own.
 func StartUp(t testing.TB, opts ...Option) *Up {
 	t.Helper()
 	NeedClickHouse(t)
@@ -61,17 +64,35 @@ func StartUp(t testing.TB, opts ...Option) *Up {
 	http, kafka, registry := FreeAddr(t), FreeAddr(t), FreeAddr(t)
 	clickhouse, clickhouseHTTP := FreeAddr(t), FreeAddr(t)
 	u := &Up{URL: "http://" + http, Dir: t.TempDir()}
-	args := append([]string{"up", "--data", u.Dir, "--http-addr", http, "--kafka-addr", kafka, "--registry-addr", registry,
-		"--clickhouse-addr", clickhouse, "--clickhouse-http-addr", clickhouseHTTP}, o.args...)
-	t.Cleanup(u.waitPartsGone) // after the end of up itself, before the folder is removed
-	u.Process = newProcess(t, "up", u.URL, o.env, args)
 	u.Parts = Parts{
 		t:        t,
 		Kafka:    []kgo.Opt{kgo.SeedBrokers(kafka)},
-		Registry: newRegistry(t, "http://"+registry),
-		CH:       Warehouse{Addr: clickhouse, HTTPAddr: clickhouseHTTP, Database: "counterfoil"},
-		settings: []string{"KAFKA_BROKERS=" + kafka, "SCHEMA_REGISTRY_URL=http://" + registry, "CLICKHOUSE_ADDR=" + clickhouse},
+		CH:       &stack.CH{Addr: clickhouse, HTTPAddr: clickhouseHTTP, User: "default"},
+		Database: "counterfoil",
 	}
+	brokers, url := kafka, "http://"+registry
+	var given []string // what up is to use in place of its own
+	if stack.GivenKafka() || stack.OnApache() || stack.InContainers() {
+		NeedKafka(t)
+		broker := stack.EmptyKafka(t)
+		u.Kafka, brokers = broker.Opts(), strings.Join(broker.Addrs, ",")
+		given = append(given, "KAFKA_BROKERS="+brokers)
+	}
+	if stack.GivenRegistry() {
+		url = stack.Registry(t)
+		given = append(given, "SCHEMA_REGISTRY_URL="+url)
+	}
+	if !stack.OwnClickHouse() {
+		u.CH = stack.ClickHouse(t)
+		u.Database = u.CH.Database(t)
+		given = append(given, append(u.CH.Settings(), "CLICKHOUSE_DATABASE="+u.Database)...)
+	}
+	u.Registry = newRegistry(t, url)
+	u.settings = append([]string{"KAFKA_BROKERS=" + brokers, "SCHEMA_REGISTRY_URL=" + url, "CLICKHOUSE_DATABASE=" + u.Database}, u.CH.Settings()...)
+	args := append([]string{"up", "--data", u.Dir, "--http-addr", http, "--kafka-addr", kafka, "--registry-addr", registry,
+		"--clickhouse-addr", clickhouse, "--clickhouse-http-addr", clickhouseHTTP}, o.args...)
+	t.Cleanup(u.waitPartsGone) // after the end of up itself, before the folder is removed
+	u.Process = newProcess(t, "up", u.URL, append(given, o.env...), args)
 	u.Restart()
 	return u
 }

@@ -115,5 +115,5 @@ func clickhouseContainer() (*CH, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &CH{Addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), HTTPAddr: fmt.Sprintf("127.0.0.1:%d", ports[1])}, nil
+	return &CH{Addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), HTTPAddr: fmt.Sprintf("127.0.0.1:%d", ports[1]), User: "default"}, nil
 }

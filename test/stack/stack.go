@@ -2,8 +2,14 @@
 //
 // Kafka is by default a kfake broker in the test's own process, a fresh one for each call, that speaks the
 // protocol over TCP. With TEST_KAFKA=apache it is Apache Kafka, with TEST_KAFKA=containers a container, as
-// ClickHouse is then, and with KAFKA_BROKERS the cluster at these addresses. ClickHouse is one server for each test
-// process, and a database for each test.
+// ClickHouse is then. ClickHouse is one server for each test process, and a database for each test. With
+// TEST_CLICKHOUSE=sharded it is a cluster of two servers with a shard each.
+//
+// Servers at given addresses take the place of those: KAFKA_BROKERS, SCHEMA_REGISTRY_URL and CLICKHOUSE_ADDR, each
+// for itself (see given.go).
+//
+// Files: stack.go what a test asks for; apache.go and containers.go other brokers; sharded.go the cluster; given.go
+// servers that are there already.
 //
 // Every test package that uses it has
 //
@@ -15,9 +21,11 @@ package stack
 
 import (
 	"context"
-	"fmt"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -27,6 +35,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/counterfoil/counterfoil/cmd/embedded"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -51,8 +60,10 @@ type parts struct {
 	dir       string // temporary, made with the first part
 	ch        *CH
 	chErr     error // why ClickHouse did not start: every further test says so at once
+	sharded   *CH
 	apache    *Apache
-	container *Broker  // in a container
+	container *Broker // in a container
+	given     given
 	ends      []func() // in the order of starting
 }
 
@@ -87,15 +98,13 @@ type Broker struct {
 // Opts are the options with which a client reaches the broker.
 func (b *Broker) Opts() []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(b.Addrs...)} }
 
-// Kafka returns a broker: a fresh, empty kfake for each call; with TEST_KAFKA=apache or =containers one broker that
-// all tests of the process share, with whatever topics earlier tests left there; with KAFKA_BROKERS, comma
-// separated, those.
+// Kafka returns a broker: a fresh, empty kfake for each call; otherwise one that all tests of the process share, with
+// whatever topics earlier tests left there.
 func Kafka(t testing.TB) *Broker {
 	t.Helper()
-	if addrs := os.Getenv("KAFKA_BROKERS"); addrs != "" {
-		return &Broker{Addrs: strings.Split(addrs, ",")}
-	}
 	switch {
+	case GivenKafka():
+		return givenKafka(t)
 	case OnApache():
 		return sharedApache(t).Broker()
 	case InContainers():
@@ -105,7 +114,22 @@ func Kafka(t testing.TB) *Broker {
 	}
 }
 
-// CreateTopic creates a topic, with configs as alternating keys and values, and deletes nothing at the test's end.
+// EmptyKafka returns a broker without topics and groups of the product, for a test that runs the product itself: a
+// fresh kfake or Apache Kafka, or the shared one, which is emptied at the test's end.
+func EmptyKafka(t testing.TB) *Broker {
+	t.Helper()
+	if OnApache() && !GivenKafka() {
+		return ApacheKafka(t).Broker()
+	}
+	b := Kafka(t)
+	if b.Fake == nil {
+		t.Cleanup(func() { b.empty(t) })
+	}
+	return b
+}
+
+// CreateTopic creates a topic, with configs as alternating keys and values. Only on a given broker it is deleted at the test's end, or, where
+// it is one of the product's, at the end of all tests.
 func (b *Broker) CreateTopic(t testing.TB, topic string, partitions int32, configs ...string) {
 	t.Helper()
 	client, err := kgo.NewClient(b.Opts()...)
@@ -123,9 +147,19 @@ func (b *Broker) CreateTopic(t testing.TB, topic string, partitions int32, confi
 	if _, err := kadm.NewClient(client).CreateTopic(t.Context(), partitions, 1, settings, topic); err != nil {
 		t.Fatalf("create topic %s: %v", topic, err)
 	}
+	if _, ours := schemas.TopicNamed(topic); GivenKafka() && b.Fake == nil && !ours {
+		t.Cleanup(func() {
+			if err := b.admin(func(adm *kadm.Client) error {
+				_, err := adm.DeleteTopic(context.Background(), topic)
+				return err
+			}); err != nil {
+				t.Errorf("delete topic %s: %v", topic, err)
+			}
+		})
+	}
 }
 
-// OnApache reports whether tests are to run against Apache Kafka.
+// OnApache reports whether tests are to run against Apache Kafka that they start.
 func OnApache() bool { return os.Getenv("TEST_KAFKA") == "apache" }
 
 // Fake returns a fresh kfake broker whatever the environment says.
@@ -139,8 +173,17 @@ func Fake(t testing.TB) *Broker {
 	return &Broker{Addrs: cluster.ListenAddrs(), Fake: cluster}
 }
 
-// Registry starts an empty schema registry for this test and returns its URL.
+// Registry returns the URL of an empty schema registry: one that is started for this test, or the given one.
 func Registry(t testing.TB) string {
+	t.Helper()
+	if url := os.Getenv(envRegistry); url != "" {
+		return givenRegistry(t, url)
+	}
+	return FakeRegistry(t)
+}
+
+// FakeRegistry starts an empty schema registry for this test, whatever the environment says, and returns its URL.
+func FakeRegistry(t testing.TB) string {
 	t.Helper()
 	reg := srfake.NewRegistry()
 	srv := httptest.NewServer(reg.Handler())
@@ -148,19 +191,30 @@ func Registry(t testing.TB) string {
 	return srv.URL
 }
 
-// CH is a ClickHouse server.
+// CH is a ClickHouse server, or a cluster of them seen from its first node.
 type CH struct {
 	Addr     string // native protocol, host:port
 	HTTPAddr string // host:port
-	stack    *embedded.Stack
+	User     string // the administrator
+	Password string
+	TLS      bool
+	CAFile   string
+	Cluster  string // name in remote_servers; empty: a single server
+	NodePort string // client port of a cluster's nodes, where it differs from the one in remote_servers
+	Nodes    []*CH  // of a cluster that the tests have started: its servers, a shard each
+
+	stack *embedded.Stack
 }
 
-// ClickHouse returns the test process's server, which the first call starts. With CLICKHOUSE_ADDR, and
-// CLICKHOUSE_HTTP_ADDR, it is the server there, as user `default` without a password.
+// ClickHouse returns the test process's server, or cluster, which the first call starts.
 func ClickHouse(t testing.TB) *CH {
 	t.Helper()
-	if InContainers() {
+	switch {
+	case GivenClickHouse():
+	case InContainers():
 		needDocker(t)
+	case sharded():
+		return Sharded(t)
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -173,14 +227,16 @@ func ClickHouse(t testing.TB) *CH {
 	return shared.ch
 }
 
+// OwnClickHouse reports whether tests are to run on a single embedded server, so that `counterfoil up` may have its own.
+func OwnClickHouse() bool { return !GivenClickHouse() && !InContainers() && !sharded() }
+
+// sharded reports whether ClickHouse is to be a cluster.
+func sharded() bool { return os.Getenv("TEST_CLICKHOUSE") == "sharded" }
+
 // startClickHouse is called with shared.mu held.
 func startClickHouse() (*CH, error) {
-	if addr := os.Getenv("CLICKHOUSE_ADDR"); addr != "" {
-		http := os.Getenv("CLICKHOUSE_HTTP_ADDR")
-		if http == "" {
-			return nil, fmt.Errorf("CLICKHOUSE_ADDR is set and CLICKHOUSE_HTTP_ADDR is not: the tests need both")
-		}
-		return &CH{Addr: addr, HTTPAddr: http}, nil
+	if addr := os.Getenv(envClickHouse); addr != "" {
+		return givenClickHouse(addr)
 	}
 	if InContainers() {
 		return clickhouseContainer()
@@ -189,51 +245,121 @@ func startClickHouse() (*CH, error) {
 	if err != nil {
 		return nil, err
 	}
+	return startEmbedded(dir, "127.0.0.1:0", "127.0.0.1:0")
+}
+
+// startEmbedded is called with shared.mu held.
+func startEmbedded(dir, addr, httpAddr string) (*CH, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s, err := embedded.Start(ctx, embedded.Config{Dir: dir, ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0"},
+	s, err := embedded.Start(ctx, embedded.Config{Dir: dir, ClickHouseAddr: addr, ClickHouseHTTPAddr: httpAddr},
 		slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return nil, err
 	}
 	shared.ends = append(shared.ends, s.Close)
-	return &CH{Addr: s.ClickHouseAddr(), HTTPAddr: s.ClickHouseHTTPAddr(), stack: s}, nil
+	return &CH{Addr: s.ClickHouseAddr(), HTTPAddr: s.ClickHouseHTTPAddr(), User: "default", stack: s}, nil
 }
 
-// Database makes an empty database for this test, drops it at the test's end, and returns its name.
+// Settings are the product's settings with which it reaches the server.
+func (c *CH) Settings() []string {
+	addrs := c.Addr
+	for _, n := range c.Nodes {
+		if n.Addr != c.Addr {
+			addrs += "," + n.Addr
+		}
+	}
+	all := []string{envClickHouse + "=" + addrs, envUser + "=" + c.User}
+	for name, value := range map[string]string{envPassword: c.Password, envCAFile: c.CAFile, envCluster: c.Cluster, envNodePort: c.NodePort} {
+		if value != "" {
+			all = append(all, name+"="+value)
+		}
+	}
+	if c.TLS {
+		all = append(all, envTLS+"=true")
+	}
+	return all
+}
+
+// Options are those of a native connection as the administrator, with a default database.
+func (c *CH) Options(t testing.TB, database string) *clickhouse.Options {
+	t.Helper()
+	o := &clickhouse.Options{Addr: strings.Split(c.Addr, ","), Auth: clickhouse.Auth{Database: database, Username: c.User, Password: c.Password}}
+	if c.TLS {
+		o.TLS = c.tls(t)
+	}
+	return o
+}
+
+// Database makes an empty database for this test, drops it at the test's end on every node, and returns its name.
 func (c *CH) Database(t testing.TB) string {
 	t.Helper()
 	name := "test_" + schemas.NewBatchKey() // random
 	c.Exec(t, "CREATE DATABASE "+name)
 	t.Cleanup(func() {
-		// The engine aborts when a connection of a killed process is reset, and is started again: only space is lost then.
-		if _, err := c.QueryAs("default", "", "DROP DATABASE IF EXISTS "+name+" SYNC"); err != nil {
-			t.Logf("drop %s: %v", name, err)
+		for _, addr := range c.addrs(t) {
+			// The engine aborts when a connection of a killed process is reset, and is started again: only space is lost then.
+			if err := c.drop(t, addr, name); err != nil {
+				t.Logf("drop %s on %s: %v", name, addr, err)
+			}
 		}
 	})
 	return name
+}
+
+// addrs are the servers that have databases of their own.
+func (c *CH) addrs(t testing.TB) []string {
+	t.Helper()
+	if c.Cluster == "" {
+		return []string{c.Addr}
+	}
+	port := "port"
+	if c.NodePort != "" {
+		port = c.NodePort
+	}
+	return strings.Split(c.Exec(t, "SELECT concat(host_name, ':', toString("+port+")) FROM system.clusters WHERE cluster = '"+c.Cluster+"'"), "\n")
+}
+
+func (c *CH) drop(t testing.TB, addr, database string) error {
+	o := c.Options(t, "")
+	o.Addr = []string{addr}
+	conn, err := clickhouse.Open(o)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return conn.Exec(ctx, "DROP DATABASE IF EXISTS "+database+" SYNC")
 }
 
 // Exec runs a statement as the administrator and returns what it answers, tab separated, without the last line
 // break. It ends the test when the statement fails.
 func (c *CH) Exec(t testing.TB, sql string) string {
 	t.Helper()
-	out, err := c.QueryAs("default", "", sql)
+	out, err := c.QueryAs(t, c.User, c.Password, sql, nil)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return out
 }
 
-// QueryAs runs a statement as a user and returns what it answers, tab separated, without the last line break.
-func (c *CH) QueryAs(user, password, sql string) (string, error) {
-	req, err := http.NewRequest(http.MethodPost, "http://"+c.HTTPAddr+"/?"+url.Values{"wait_end_of_query": {"1"}}.Encode(), strings.NewReader(sql))
+// QueryAs runs a statement as a user, with parameters of ClickHouse's HTTP interface, and returns what it answers,
+// tab separated, without the last line break. An answer that is an error is a [*QueryError].
+func (c *CH) QueryAs(t testing.TB, user, password, sql string, params url.Values) (string, error) {
+	t.Helper()
+	all := url.Values{"wait_end_of_query": {"1"}}
+	maps.Copy(all, params)
+	scheme, transport := "http", &http.Transport{DisableKeepAlives: true} // an idle connection would hold up the server's end
+	if c.TLS {
+		scheme, transport.TLSClientConfig = "https", c.tls(t)
+	}
+	req, err := http.NewRequest(http.MethodPost, scheme+"://"+c.HTTPAddr+"/?"+all.Encode(), strings.NewReader(sql))
 	if err != nil {
 		return "", err
 	}
 	req.SetBasicAuth(user, password)
-	req.Close = true // an idle connection would hold up the server's end
-	res, err := http.DefaultClient.Do(req)
+	res, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -244,9 +370,31 @@ func (c *CH) QueryAs(user, password, sql string) (string, error) {
 	}
 	text := strings.TrimSuffix(string(body), "\n")
 	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s", text)
+		return "", &QueryError{text}
 	}
 	return text, nil
+}
+
+// QueryError is what ClickHouse answered to a query that failed.
+type QueryError struct{ Text string }
+
+func (e *QueryError) Error() string { return e.Text }
+
+// tls trusts CAFile, where there is one.
+func (c *CH) tls(t testing.TB) *tls.Config {
+	t.Helper()
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			t.Fatalf("%s holds no certificate", c.CAFile)
+		}
+	}
+	return cfg
 }
 
 // AtEnd has f called when the tests of the process have ended, after the parts that are started later are gone.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/stack"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -53,8 +54,8 @@ func TestRegistryGivesAnId(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := client.CreateSchema(t.Context(), "a-value", sr.Schema{Schema: `"string"`})
-	if err != nil || s.ID != 1 {
+	s, err := client.CreateSchema(t.Context(), schemas.Batches+"-value", sr.Schema{Schema: `"string"`})
+	if err != nil || s.ID == 0 {
 		t.Fatalf("id %d, %v", s.ID, err)
 	}
 }
@@ -70,7 +71,26 @@ func TestClickHouseHasADatabaseForEachTest(t *testing.T) {
 	if got := ch.Exec(t, "SELECT count(), sum(x) FROM "+a+".t"); got != "2\t3" {
 		t.Fatalf("answered %q", got)
 	}
+	if stack.GivenClickHouse() {
+		return
+	}
 	if got := ch.Exec(t, "SELECT timezone(), getSetting('async_insert')"); got != "UTC\tfalse" {
 		t.Fatalf("answered %q", got)
+	}
+}
+
+func TestShardedClickHouse(t *testing.T) {
+	ch := stack.Sharded(t)
+	db := ch.Database(t)
+	for i, node := range ch.Nodes {
+		node.Exec(t, "CREATE DATABASE IF NOT EXISTS "+db)
+		node.Exec(t, "CREATE TABLE "+db+".here (x UInt8) ENGINE = MergeTree ORDER BY x")
+		node.Exec(t, "CREATE TABLE "+db+".everywhere AS "+db+".here ENGINE = Distributed("+ch.Cluster+", "+db+", here)")
+		node.Exec(t, fmt.Sprintf("INSERT INTO %s.here VALUES (%d)", db, i))
+	}
+	for i, node := range ch.Nodes {
+		if got := node.Exec(t, "SELECT count(), sum(x) FROM "+db+".everywhere"); got != "2\t1" {
+			t.Errorf("node %d answered %q", i, got)
+		}
 	}
 }

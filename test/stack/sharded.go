@@ -1,0 +1,84 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/counterfoil/counterfoil/cmd/embedded"
+)
+
+// clusterName is that of the sharded cluster in remote_servers.
+const clusterName = "shards"
+
+// Sharded returns the test process's ClickHouse cluster, which the first call starts: two servers, each a shard of its
+// own. The embedded engine cannot replicate (it has no interserver listener) and refuses ON CLUSTER.
+func Sharded(t testing.TB) *CH {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.sharded == nil && shared.chErr == nil {
+		shared.sharded, shared.chErr = startSharded()
+	}
+	if shared.chErr != nil {
+		t.Fatalf("start ClickHouse: %v", shared.chErr)
+	}
+	return shared.sharded
+}
+
+// startSharded is called with shared.mu held.
+func startSharded() (*CH, error) {
+	const nodes = 2
+	dir, err := shared.tempDir()
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2 * nodes) // the servers must know each other's before they start
+	if err != nil {
+		return nil, err
+	}
+	addr := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	c := &CH{User: "default", Cluster: clusterName}
+	for i := range nodes {
+		node := filepath.Join(dir, fmt.Sprint("shard-", i+1))
+		if err := WriteCluster(node, ports[:nodes]); err != nil {
+			return nil, err
+		}
+		ch, err := startEmbedded(node, addr(ports[i]), addr(ports[nodes+i]))
+		if err != nil {
+			return nil, err
+		}
+		c.Nodes = append(c.Nodes, ch)
+	}
+	c.Addr, c.HTTPAddr = c.Nodes[0].Addr, c.Nodes[0].HTTPAddr
+	return c, nil
+}
+
+// WriteCluster gives an embedded ClickHouse, which is to run in a data folder, the cluster of the servers at these ports of 127.0.0.1, a shard
+// each, in a file that the engine merges into its configuration.
+func WriteCluster(dir string, ports []int) error {
+	var shards strings.Builder
+	for _, port := range ports {
+		fmt.Fprintf(&shards, "<shard><replica><host>127.0.0.1</host><port>%d</port></replica></shard>", port)
+	}
+	dir = filepath.Join(dir, embedded.ClickHouse, "config.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("<clickhouse><remote_servers><%[1]s><secret>of the tests</secret>%[2]s</%[1]s></remote_servers></clickhouse>\n", clusterName, shards.String())
+	return os.WriteFile(filepath.Join(dir, "cluster.xml"), []byte(text), 0o644)
+}
+
+// Kill ends an embedded server with kill -9; it is started again on its data at once.
+func (c *CH) Kill(t testing.TB) {
+	t.Helper()
+	if c.stack == nil {
+		t.Fatal("kill ClickHouse: it was not started here")
+	}
+	if pid := c.stack.PIDs()[embedded.ClickHouse]; pid != 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // fails only where it has just ended
+	}
+}

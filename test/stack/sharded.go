@@ -21,7 +21,14 @@ func Sharded(t testing.TB) *CH {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.sharded == nil && shared.chErr == nil {
-		shared.sharded, shared.chErr = startSharded()
+		var dir string
+		if dir, shared.chErr = shared.tempDir(); shared.chErr == nil {
+			c, err := startSharded(dir, nil)
+			for _, n := range c.Nodes {
+				shared.ends = append(shared.ends, n.stack.Close)
+			}
+			shared.sharded, shared.chErr = c, err
+		}
 	}
 	if shared.chErr != nil {
 		t.Fatalf("start ClickHouse: %v", shared.chErr)
@@ -29,27 +36,38 @@ func Sharded(t testing.TB) *CH {
 	return shared.sharded
 }
 
-// startSharded is called with shared.mu held.
-func startSharded() (*CH, error) {
-	const nodes = 2
-	dir, err := shared.tempDir()
+// ShardedWith starts a cluster as [Sharded] for this test alone, whose servers have these users.
+func ShardedWith(t testing.TB, analysts ...embedded.Analyst) *CH {
+	t.Helper()
+	c, err := startSharded(t.TempDir(), analysts)
+	t.Cleanup(func() {
+		for _, n := range c.Nodes {
+			n.stack.Close()
+		}
+	})
 	if err != nil {
-		return nil, err
+		t.Fatalf("start ClickHouse: %v", err)
 	}
+	return c
+}
+
+// startSharded starts the servers, with folders of their own below dir. What it returns is to be closed, also with an error.
+func startSharded(dir string, analysts []embedded.Analyst) (*CH, error) {
+	const nodes = 2
+	c := &CH{User: "default", Cluster: clusterName}
 	ports, err := freePorts(2 * nodes) // the servers must know each other's before they start
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	addr := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	c := &CH{User: "default", Cluster: clusterName}
 	for i := range nodes {
 		node := filepath.Join(dir, fmt.Sprint("shard-", i+1))
-		if err := WriteCluster(node, ports[:nodes]); err != nil {
-			return nil, err
+		if err := writeCluster(node, ports[:nodes]); err != nil {
+			return c, err
 		}
-		ch, err := startEmbedded(node, addr(ports[i]), addr(ports[nodes+i]))
+		ch, err := startEmbedded(embedded.Config{Dir: node, ClickHouseAddr: addr(ports[i]), ClickHouseHTTPAddr: addr(ports[nodes+i]), Analysts: analysts})
 		if err != nil {
-			return nil, err
+			return c, err
 		}
 		c.Nodes = append(c.Nodes, ch)
 	}
@@ -57,9 +75,10 @@ func startSharded() (*CH, error) {
 	return c, nil
 }
 
-// WriteCluster gives an embedded ClickHouse, which is to run in a data folder, the cluster of the servers at these ports of 127.0.0.1, a shard
-// each, in a file that the engine merges into its configuration.
-func WriteCluster(dir string, ports []int) error {
+// writeCluster gives an embedded ClickHouse, which is to run in a data folder, the cluster of the servers at these ports of this machine, a
+// shard each, in a file that the engine merges into its configuration. Without a secret the servers would ask each other as default, and so
+// with more rights than the user who asks.
+func writeCluster(dir string, ports []int) error {
 	var shards strings.Builder
 	for _, port := range ports {
 		fmt.Fprintf(&shards, "<shard><replica><host>127.0.0.1</host><port>%d</port></replica></shard>", port)

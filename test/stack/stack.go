@@ -245,19 +245,20 @@ func startClickHouse() (*CH, error) {
 	if err != nil {
 		return nil, err
 	}
-	return startEmbedded(dir, "127.0.0.1:0", "127.0.0.1:0")
+	ch, err := startEmbedded(embedded.Config{Dir: dir, ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0"})
+	if err == nil {
+		shared.ends = append(shared.ends, ch.stack.Close)
+	}
+	return ch, err
 }
 
-// startEmbedded is called with shared.mu held.
-func startEmbedded(dir, addr, httpAddr string) (*CH, error) {
+func startEmbedded(cfg embedded.Config) (*CH, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s, err := embedded.Start(ctx, embedded.Config{Dir: dir, ClickHouseAddr: addr, ClickHouseHTTPAddr: httpAddr},
-		slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := embedded.Start(ctx, cfg, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return nil, err
 	}
-	shared.ends = append(shared.ends, s.Close)
 	return &CH{Addr: s.ClickHouseAddr(), HTTPAddr: s.ClickHouseHTTPAddr(), User: "default", stack: s}, nil
 }
 

@@ -45,7 +45,7 @@ func (s *Service) FindBatch(ctx context.Context, tenant string, number int64) (*
 // kindInKafka is the kind of a tenant's batch by its header in Kafka; empty: the tenant has none with this number. Whether another has, or
 // nobody, makes no difference: the record's envelope says whose it is, and nothing of another tenant's is looked at.
 func (s *Service) kindInKafka(ctx context.Context, tenant string, number int64) (string, error) {
-	record, err := s.recordAt(ctx, schemas.Batches, 0, number-1-s.cfg.NumberBase)
+	record, err := s.recordAt(ctx, schemas.Batches, 0, s.deps.Epochs.BatchOffset(number))
 	if record == nil || err != nil {
 		return "", err
 	}

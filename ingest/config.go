@@ -46,7 +46,6 @@ type Config struct {
 
 	TokenSecrets   []string       `env:"TOKEN_SECRETS" secret:"true" desc:"secrets that sign login tokens, comma separated, at least 16 characters each: the first signs, all verify; the same in every copy"`
 	TrustedProxies []netip.Prefix `env:"TRUSTED_PROXIES" desc:"addresses (prefixes) of proxies whose X-Forwarded-For is believed, comma separated"`
-	NumberBase     int64          `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
 }
 
 // Validate returns every problem of the configuration at once.
@@ -71,9 +70,6 @@ func (c *Config) Validate() error {
 	}
 	if c.ByteBudget < 2*MaxBodyBytes {
 		errs = append(errs, fmt.Errorf("INGEST_BYTE_BUDGET %d is less than two of the largest bodies, %d", c.ByteBudget, 2*MaxBodyBytes))
-	}
-	if c.NumberBase < 0 {
-		errs = append(errs, fmt.Errorf("BATCH_NUMBER_BASE %d is negative", c.NumberBase))
 	}
 	if len(c.TokenSecrets) == 0 {
 		errs = append(errs, errors.New("TOKEN_SECRETS is empty: set one secret of at least 16 characters, the same in every copy"))

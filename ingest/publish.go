@@ -244,7 +244,7 @@ func (p *producer) accept(group []*submission) {
 		var v verdict
 		if sub.repeatable == nil { // else it is accepted when the processor of requests says so
 			m.accept(sub)
-			v.number = p.s.cfg.NumberBase + schemas.BatchNumber(sub.records[0].Offset)
+			v.number = p.s.deps.Epochs.BatchNumber(sub.records[0].Offset)
 		}
 		sub.done <- v
 	}

@@ -400,7 +400,7 @@ func TestCausality(t *testing.T) {
 		if !o.processed {
 			t.Fatalf("unprocessed: %+v", o.unprocessed.Reasons)
 		}
-		if want := schemas.Number(o.SourcePartition, o.SourceOffset, partitions); o.event.Number != want {
+		if want := epochs.ItemNumber(o.SourceTopic, o.SourcePartition, o.SourceOffset, partitions); o.event.Number != want {
 			t.Errorf("number %d, want %d", o.event.Number, want)
 		}
 	}

@@ -220,7 +220,7 @@ func (l *lane) judgeOne(rec *kgo.Record, i int) error {
 		env:     env,
 		id:      l.identity(rec, &env),
 		version: schemas.Version(l.epoch, rec.Offset),
-		number:  schemas.Number(l.partition, rec.Offset, l.partitions),
+		number:  l.s.p.deps.Epochs.ItemNumber(l.kind.name, l.partition, rec.Offset, l.partitions),
 		view:    l.view,
 	}
 	if l.kind.calls {

@@ -71,7 +71,6 @@ type Config struct {
 	RoundRecords       int           `env:"ROUND_RECORDS" envDefault:"10000" desc:"most records that are judged in one transaction"`
 	RoundTime          time.Duration `env:"ROUND_TIME" envDefault:"200ms" desc:"most time that judging one transaction's records should take"`
 	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"10s" desc:"how long a stopping copy may take to finish its round and leave"`
-	NumberBase         int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
 }
 
 func (c *Config) Validate() error {
@@ -87,9 +86,6 @@ func (c *Config) Validate() error {
 	positive("DRAIN_TIMEOUT", c.DrainTimeout)
 	if c.RoundRecords <= 0 {
 		problems = append(problems, fmt.Errorf("ROUND_RECORDS must be more than 0, not %d", c.RoundRecords))
-	}
-	if c.NumberBase < 0 {
-		problems = append(problems, fmt.Errorf("BATCH_NUMBER_BASE must not be negative, as %d is", c.NumberBase))
 	}
 	return errors.Join(problems...)
 }

@@ -146,7 +146,7 @@ func judgeRequest(known *schemas.Request, bodyHash []byte, at time.Time) string 
 func (q *requests) settle() error {
 	l := q.l
 	for _, f := range q.fresh {
-		f.request.Number = l.s.p.cfg.NumberBase + schemas.BatchNumber(l.out.records[f.header].Offset)
+		f.request.Number = l.s.p.deps.Epochs.BatchNumber(l.out.records[f.header].Offset)
 	}
 	for i := range q.answers {
 		a := &q.answers[i]

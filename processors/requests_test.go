@@ -103,7 +103,7 @@ func (w *world) accepted() map[string]int64 {
 		if _, twice := numbers[h.Key]; twice {
 			w.t.Fatalf("two headers of batch %s", h.Key)
 		}
-		numbers[h.Key] = schemas.BatchNumber(rec.Offset)
+		numbers[h.Key] = epochs.BatchNumber(rec.Offset)
 	}
 	return numbers
 }
@@ -134,13 +134,13 @@ func TestOnlyTheFirstRequestWithAKeyHasAnEffect(t *testing.T) {
 	w.produce(first.records[0], sameRound.records[0], sameRound.records[1], first.records[1], otherBody.records[0], sameRound.records[2], first.records[2], otherBody.records[1])
 	w.produce(otherKey.records...)
 
-	a := w.start(Requests, func(c *Config) { c.NumberBase = 100 }).ready()
+	a := w.start(Requests, nil).ready()
 	w.awaitAnswers(first, sameRound, otherBody, otherKey)
 	laterRound := w.request("k", "body", "a", "b")
 	w.produce(laterRound.records...)
 	w.awaitAnswers(laterRound)
 	a.kill()
-	w.start(Requests, func(c *Config) { c.NumberBase = 100 }).ready()
+	w.start(Requests, nil).ready()
 	afterTakeOver, conflictAfter := w.request("k", "body", "a", "b"), w.request("k", "yet another", "e")
 	w.produce(append(afterTakeOver.records, conflictAfter.records...)...)
 	answers := w.awaitAnswers(afterTakeOver, conflictAfter)
@@ -149,7 +149,7 @@ func TestOnlyTheFirstRequestWithAKeyHasAnEffect(t *testing.T) {
 	if len(numbers) != 2 {
 		t.Fatalf("batches %v, want those of two requests", numbers)
 	}
-	number := 100 + numbers[first.batch]
+	number := numbers[first.batch]
 	verdict := func(r keyedRequest, verdict string) schemas.RequestAnswer {
 		return schemas.RequestAnswer{Tenant: tenant, Batch: r.batch, Verdict: verdict, First: first.batch, Number: number}
 	}
@@ -157,7 +157,7 @@ func TestOnlyTheFirstRequestWithAKeyHasAnEffect(t *testing.T) {
 		first.batch:         verdict(first, schemas.RequestAccepted),
 		sameRound.batch:     verdict(sameRound, schemas.RequestRepeated),
 		otherBody.batch:     verdict(otherBody, schemas.RequestConflict),
-		otherKey.batch:      {Tenant: tenant, Batch: otherKey.batch, Verdict: schemas.RequestAccepted, First: otherKey.batch, Number: 100 + numbers[otherKey.batch]},
+		otherKey.batch:      {Tenant: tenant, Batch: otherKey.batch, Verdict: schemas.RequestAccepted, First: otherKey.batch, Number: numbers[otherKey.batch]},
 		laterRound.batch:    verdict(laterRound, schemas.RequestRepeated),
 		afterTakeOver.batch: verdict(afterTakeOver, schemas.RequestRepeated),
 		conflictAfter.batch: verdict(conflictAfter, schemas.RequestConflict),
@@ -173,7 +173,7 @@ func TestOnlyTheFirstRequestWithAKeyHasAnEffect(t *testing.T) {
 // Who is told that a request was accepted relies on all of it being where it belongs, however many rounds and copies that took.
 func TestTheFirstRequestIsAnsweredWithItsLastRecord(t *testing.T) {
 	w := newWorld(t)
-	smallRounds := func(c *Config) { c.NumberBase, c.RoundRecords = 100, 2 }
+	smallRounds := func(c *Config) { c.RoundRecords = 2 }
 	a := w.start(Requests, smallRounds).ready()
 	first, none := w.request("k", "body", "a", "b", "c", "d", "e"), w.request("k2", "body")
 	repeated := w.request("k", "body", "a", "b", "c", "d", "e")
@@ -195,9 +195,9 @@ func TestTheFirstRequestIsAnsweredWithItsLastRecord(t *testing.T) {
 	w.produce(first.records[4:]...)
 	answers, numbers := w.awaitAnswers(first), w.accepted()
 	want := map[string]schemas.RequestAnswer{
-		first.batch:    {Tenant: tenant, Batch: first.batch, Verdict: schemas.RequestAccepted, First: first.batch, Number: 100 + numbers[first.batch]},
-		repeated.batch: {Tenant: tenant, Batch: repeated.batch, Verdict: schemas.RequestRepeated, First: first.batch, Number: 100 + numbers[first.batch]},
-		none.batch:     {Tenant: tenant, Batch: none.batch, Verdict: schemas.RequestAccepted, First: none.batch, Number: 100 + numbers[none.batch]},
+		first.batch:    {Tenant: tenant, Batch: first.batch, Verdict: schemas.RequestAccepted, First: first.batch, Number: numbers[first.batch]},
+		repeated.batch: {Tenant: tenant, Batch: repeated.batch, Verdict: schemas.RequestRepeated, First: first.batch, Number: numbers[first.batch]},
+		none.batch:     {Tenant: tenant, Batch: none.batch, Verdict: schemas.RequestAccepted, First: none.batch, Number: numbers[none.batch]},
 	}
 	if diff := cmp.Diff(want, answers); diff != "" {
 		t.Errorf("answers (-want +got):\n%s", diff)

@@ -204,6 +204,9 @@ func (w *world) start(name string, change func(*Config)) *copyOf {
 	return w.startWith(name, change, nil)
 }
 
+// epochs are those of the world, in which two topics are in their second life.
+var epochs = schemas.Epochs{schemas.Batches: {Number: 1, Base: 100}, schemas.KindCustomerEvents: {Number: 1, Base: 1000}}
+
 func (w *world) startWith(name string, change func(*Config), wrap func(*Processor)) *copyOf {
 	w.t.Helper()
 	cfg := testConfig()
@@ -214,7 +217,7 @@ func (w *world) startWith(name string, change func(*Config), wrap func(*Processo
 	p, err := New(cfg, Deps{
 		Kafka:    append(w.broker.Opts(), kgo.Dialer(n.dial)),
 		Registry: w.newRegistry(),
-		Epochs:   schemas.Epochs{},
+		Epochs:   epochs,
 		Calls:    w.calls,
 		Log:      w.log().With("copy", nextCopy()),
 		Metrics:  prometheus.NewRegistry(),

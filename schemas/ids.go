@@ -53,12 +53,12 @@ func identity(b []byte) string {
 // topic. It needs no memory of removed keys.
 func Version(epoch int32, offset int64) int64 { return int64(epoch)<<48 | offset }
 
-// Number is the number that a CRM.COM event gets: unique in its topic and rising with the offset of its partition.
+// Number is the number that a CRM.COM event gets in the first life of its topic, see [Epochs.ItemNumber].
 func Number(partition int32, offset int64, partitions int32) int64 {
 	return offset*int64(partitions) + int64(partition) + 1
 }
 
-// BatchNumber is the number of the batch whose header lies at offset in the topic batches.
+// BatchNumber is the number of the batch whose header lies at offset in the first life of the topic batches, see [Epochs.BatchNumber].
 func BatchNumber(offset int64) int64 { return offset + 1 }
 
 // Partition is Kafka's own default partitioner (murmur2) for a key. Every producer of ours sets partitions with it; what another client's

@@ -149,9 +149,30 @@ func TopicNamed(name string) (Topic, bool) {
 	return topics[i], true
 }
 
-// Epochs numbers the lives of topics: 0 for the first, one more when a topic of that name was created anew. Positions in every
-// table are (epoch, topic, partition, offset).
-type Epochs map[string]int32
+// Epoch is a life of a topic.
+type Epoch struct {
+	// Number is 0 for the first, one more each time that a topic of that name was created anew.
+	Number int32
+	// Base is what the numbers that callers get by positions in the topic begin after, so that they go on growing in its next life: see
+	// [Epochs.BatchNumber] and [Epochs.ItemNumber]. 0 in the first.
+	Base int64
+}
 
-// Of is the epoch of a topic.
-func (e Epochs) Of(topic string) int32 { return e[topic] }
+// Epochs are the present lives of topics, as `counterfoil migrate` and `counterfoil adopt` record them. Positions in every table are (epoch,
+// topic, partition, offset).
+type Epochs map[string]Epoch
+
+// Of is the number of a topic's epoch.
+func (e Epochs) Of(topic string) int32 { return e[topic].Number }
+
+// BatchNumber is the number of the batch whose header lies at offset in the topic batches. It is never 0.
+func (e Epochs) BatchNumber(offset int64) int64 { return e[Batches].Base + BatchNumber(offset) }
+
+// BatchOffset is where the header of a batch with that number lies in the topic batches; it is negative for one of an earlier life of it.
+func (e Epochs) BatchOffset(number int64) int64 { return number - e[Batches].Base - BatchNumber(0) }
+
+// ItemNumber is the number that a CRM.COM event gets by its place in its topic, which has that many partitions: unique in the topic, in all of
+// its lives, and rising with the offset in a partition.
+func (e Epochs) ItemNumber(topic string, partition int32, offset int64, partitions int32) int64 {
+	return e[topic].Base + Number(partition, offset, partitions)
+}

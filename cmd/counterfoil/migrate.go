@@ -287,7 +287,7 @@ func recordOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client,
 		begin := kadm.Offsets{}
 		var fresh []clickhouse.GroupStart
 		for _, topic := range topics {
-			start := clickhouse.GroupStart{Topic: topic, Epoch: epochs[topic].Epoch, Group: group}
+			start := clickhouse.GroupStart{Topic: topic, Epoch: epochs[topic].Number, Group: group}
 			if slices.Contains(known, start) {
 				continue
 			}

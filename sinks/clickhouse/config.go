@@ -27,7 +27,7 @@ type SinkConfig struct {
 	Lease         time.Duration `env:"SINK_LEASE" envDefault:"10s" desc:"how long after a commit its owner may insert, and how long a successor waits; the same in every copy of the sink"`
 	Session       time.Duration `env:"SINK_SESSION_TIMEOUT" envDefault:"10s" desc:"how long Kafka waits for a silent copy before others take its partitions"`
 	Instance      string        // name of this copy; empty: random, dynamic membership
-	NumberBase    int64         `env:"BATCH_NUMBER_BASE" envDefault:"0" desc:"added to batch numbers, so that they go on growing when topics were made anew; the same in ingest, process and sink"`
+	NumberBase    int64         // what batch numbers begin after; [New] takes it from the epochs
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

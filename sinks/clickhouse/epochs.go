@@ -3,14 +3,16 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // TopicEpoch is a life of a topic: positions in the tables belong to one.
 type TopicEpoch struct {
-	ID    string // Kafka's id of the topic; one that is created anew has another
-	Epoch int32
+	ID string // Kafka's id of the topic; one that is created anew has another
+	schemas.Epoch
 }
 
 // GroupStart says that a group's first offsets of a topic have been committed: they are never set again.
@@ -31,31 +33,51 @@ func Topics() []string {
 	return names
 }
 
-// TopicEpochs returns the latest epoch of each topic that was recorded. A server that was never migrated knows none.
+// TopicEpochs returns the latest epoch of each topic that was recorded, on any node: what could not be recorded on all of them counts. A server
+// that was never migrated knows none.
 func (c *Conn) TopicEpochs(ctx context.Context) (map[string]TopicEpoch, error) {
 	epochs := map[string]TopicEpoch{}
-	if ok, err := c.exists(ctx, "topic_epochs"); err != nil || !ok {
-		return epochs, err
+	for i := range c.nodes {
+		if err := c.nodes[i].topicEpochs(ctx, c, epochs); err != nil {
+			return nil, fmt.Errorf("read the epochs of topics from %s: %w", c.nodes[i].addr, err)
+		}
 	}
-	rows, err := c.any.Query(ctx, "SELECT topic, topic_id, epoch FROM "+c.table("topic_epochs")+" ORDER BY topic, epoch, recorded_at")
+	return epochs, nil
+}
+
+func (n *node) topicEpochs(ctx context.Context, c *Conn, into map[string]TopicEpoch) error {
+	var columns []string
+	if err := n.QueryRow(ctx, "SELECT groupArray(name) FROM system.columns WHERE database = ? AND table = 'topic_epochs'", c.cfg.Database).Scan(&columns); err != nil {
+		return err
+	}
+	base := "base"
+	switch {
+	case len(columns) == 0:
+		return nil
+	case !slices.Contains(columns, base):
+		base = "toInt64(0)" // by an older version; migrate adds the column
+	}
+	rows, err := n.Query(ctx, "SELECT topic, topic_id, epoch, "+base+" FROM "+c.table("topic_epochs")+" ORDER BY topic, epoch, recorded_at")
 	if err != nil {
-		return nil, fmt.Errorf("read the epochs of topics: %w", err)
+		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var topic string
 		var e TopicEpoch
-		if err := rows.Scan(&topic, &e.ID, &e.Epoch); err != nil {
-			return nil, fmt.Errorf("read the epochs of topics: %w", err)
+		if err := rows.Scan(&topic, &e.ID, &e.Number, &e.Base); err != nil {
+			return err
 		}
-		epochs[topic] = e
+		if known, ok := into[topic]; !ok || known.Number <= e.Number {
+			into[topic] = e
+		}
 	}
-	return epochs, rows.Err()
+	return rows.Err()
 }
 
 // RecordTopicEpoch notes a topic's id under an epoch, on every node. Noting it twice changes nothing.
 func (c *Conn) RecordTopicEpoch(ctx context.Context, topic string, e TopicEpoch) error {
-	return c.record(ctx, "topic_epochs (topic, topic_id, epoch)", topic, e.ID, e.Epoch)
+	return c.record(ctx, "topic_epochs (topic, topic_id, epoch, base)", topic, e.ID, e.Number, e.Base)
 }
 
 // GroupStarts returns what RecordGroupStart noted. A server that was never migrated knows nothing.
@@ -87,7 +109,8 @@ func (c *Conn) RecordGroupStart(ctx context.Context, g GroupStart) error {
 // record inserts a row into a table that each node has for itself.
 func (c *Conn) record(ctx context.Context, into string, args ...any) error {
 	for i := range c.nodes {
-		if err := c.nodes[i].Exec(ctx, "INSERT INTO `"+c.cfg.Database+"`."+into+" VALUES (?, ?, ?)", args...); err != nil {
+		values := strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")
+		if err := c.nodes[i].Exec(ctx, "INSERT INTO `"+c.cfg.Database+"`."+into+" VALUES ("+values+")", args...); err != nil {
 			return fmt.Errorf("record in %s on %s: %w", into, c.nodes[i].addr, err)
 		}
 	}

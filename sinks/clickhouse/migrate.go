@@ -92,8 +92,9 @@ const bookkeeping = `
 CREATE DATABASE IF NOT EXISTS {{database}};
 CREATE TABLE IF NOT EXISTS {{table "migrations"}} (number UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))
 ENGINE = MergeTree ORDER BY number {{settings}};
-CREATE TABLE IF NOT EXISTS {{table "topic_epochs"}} (topic String, topic_id String, epoch Int32, recorded_at DateTime64(3, 'UTC') DEFAULT now64(3))
+CREATE TABLE IF NOT EXISTS {{table "topic_epochs"}} (topic String, topic_id String, epoch Int32, base Int64, recorded_at DateTime64(3, 'UTC') DEFAULT now64(3))
 ENGINE = MergeTree ORDER BY (topic, epoch) {{settings}};
+ALTER TABLE {{table "topic_epochs"}} ADD COLUMN IF NOT EXISTS base Int64;
 CREATE TABLE IF NOT EXISTS {{table "group_starts"}} (topic String, epoch Int32, group String, recorded_at DateTime64(3, 'UTC') DEFAULT now64(3))
 ENGINE = MergeTree ORDER BY (topic, epoch, group) {{settings}};
 `

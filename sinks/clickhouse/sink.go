@@ -162,6 +162,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.NumberBase = deps.Epochs[schemas.Batches].Base
 	s := &Sink{
 		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
 		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, blocks: cfg.newBlocks(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),

@@ -280,7 +280,8 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 			if got := metric(t, s, `counterfoil_ingest_unanswered_total{cause="time"}`); got != "1" {
 				t.Errorf("%s requests count as not answered", got)
 			}
-			if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got == "0" {
+			// The outcomes of a batch that was stored can come, and its bytes be given back, before the look-up has found it.
+			if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got == "0" && c.more == 0 {
 				t.Error("no bytes are in flight while the commit is looked up")
 			}
 			n.set(func(kmsg.Key) fate { return pass })
@@ -294,7 +295,6 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 			if len(headers) != len(before)+c.more || !maps.Equal(items, headers) {
 				t.Errorf("stored are items %v, headers %v; before %v", items, headers, before)
 			}
-			// The outcome of a batch can be there, and its bytes given back, before the look-up has found it.
 			got, want := "", fmt.Sprint(1+c.more)
 			for deadline := time.Now().Add(20 * time.Second); got != want && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 				got = metric(t, s, `counterfoil_ingest_batches_total{door="crm.com",kind="customer_events"}`)

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type fill struct {
 	deleted          *col[uint8]
 	own              []*col[int64]
 	key              []keyColumn // that make up the own id
+	ofKey            []keyText   // made of the texts of these
 
 	owners []*part // of each row
 	count  int     // of rows; the columns look at it
@@ -98,6 +100,9 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 			kind, _, _, def, err := schema.resolve(s.path)
 			if err != nil {
 				return nil, fmt.Errorf("table %s: %w", spec.name, err)
+			}
+			if i := slices.Index(spec.key, s.path); i >= 0 && s.text != nil {
+				f.ofKey = append(f.ofKey, keyText{byName[s.name].(keyColumn), i, s.text})
 			}
 			r.bindings = append(r.bindings, binding{member: s.path, path: strings.Split(s.path, "."), kind: kind, col: byName[s.name], def: def, text: s.text})
 		}
@@ -172,6 +177,13 @@ type keyColumn interface {
 	setText(s string) bool // appends the value with this text; false where there is none
 }
 
+// keyText is a column with what text makes of a part of the own id.
+type keyText struct {
+	col  keyColumn
+	part int
+	text func(string) string
+}
+
 func (c *col[T]) text(row int) string {
 	switch v := any(c.at(row)).(type) {
 	case string:
@@ -204,7 +216,7 @@ func (f *fill) ownID() string {
 	return id
 }
 
-// addDeletion appends the row that hides a reference or fact: its key, and everything else empty.
+// addDeletion appends the row that hides a reference or fact: its key and what is made of that, and everything else empty.
 func (f *fill) addDeletion(rec *kgo.Record, p *part) (added bool, err error) {
 	tenant, own, err := schemas.SplitReference(rec)
 	if err != nil {
@@ -217,6 +229,9 @@ func (f *fill) addDeletion(rec *kgo.Record, p *part) (added bool, err error) {
 			f.truncate(f.rows())
 			return false, keyMismatch("the record's key is not <tenant>/<own id> of this topic")
 		}
+	}
+	for _, c := range f.ofKey {
+		c.col.setText(c.text(parts[c.part]))
 	}
 	f.tenant.put(tenant)
 	f.deleted.put(1)

@@ -42,9 +42,11 @@ type source struct {
 // columnSpec is a column that is filled from Avro.
 type columnSpec struct {
 	name  string
-	path  string              // of Avro members, joined by dots
-	plain bool                // null is shown as the type's zero, so that the column can be a sorting key
-	text  func(string) string // of a String: what the column says of the member's text; an empty result counts as null
+	path  string // of Avro members, joined by dots
+	plain bool   // null is shown as the type's zero, so that the column can be a sorting key
+	// text, of a String: what the column says of the member's text; an empty result counts as null. Made of a part of the record's own id, it
+	// is in the row of a deletion as well, so that a sorting key may begin with it.
+	text func(string) string
 }
 
 // ownColumn is computed from where and when the record lies.
@@ -213,19 +215,19 @@ var (
 		),
 	}
 	referenceTables = map[string]*tableSpec{
-		schemas.Accounts:            reference(schemas.Accounts, schemas.AccountSchema, []string{"id"}, "id", "number", "name", "payment_medium_types", "payment_medium_brands"),
-		schemas.Participants:        reference(schemas.Participants, schemas.ParticipantSchema, []string{"id"}, "id", "number", "account_id"),
-		schemas.Units:               reference(schemas.Units, schemas.UnitSchema, []string{"id"}, "id", "name", "alternative_code", "currency_id", "currency_code"),
-		schemas.Classifications:     reference(schemas.Classifications, schemas.ClassificationSchema, []string{"id"}, "id", "name", "alternative_code", "kind"),
-		schemas.Products:            reference(schemas.Products, schemas.ProductSchema, []string{"id"}, "id", "number", "code", "alternative_code", "description", "barcodes"),
-		schemas.PaymentMediumTypes:  reference(schemas.PaymentMediumTypes, schemas.PaymentMediumTypeSchema, []string{"id"}, "id", "name", "alternative_code"),
-		schemas.PaymentMediumBrands: reference(schemas.PaymentMediumBrands, schemas.PaymentMediumBrandSchema, []string{"id"}, "id", "name", "alternative_code"),
-		schemas.KPIs:                reference(schemas.KPIs, schemas.KPISchema, []string{"id"}, "id", "name", "alternative_code"),
-		schemas.Customers:           reference(schemas.Customers, schemas.CustomerSchema, []string{"id"}, "id", "account_number", "name"),
-		schemas.CustomerParts:       reference(schemas.CustomerParts, schemas.CustomerPartSchema, []string{"customer", "product"}, "customer", "product", "part_number"),
-		schemas.Invoices:            reference(schemas.Invoices, schemas.InvoiceSchema, []string{"id"}, "id", "number", "reference_number", "back_office_code"),
+		schemas.Accounts:            reference(schemas.Accounts, schemas.AccountSchema, []string{"id"}, same("id", "number", "name", "payment_medium_types", "payment_medium_brands")),
+		schemas.Participants:        reference(schemas.Participants, schemas.ParticipantSchema, []string{"id"}, same("id", "number", "account_id")),
+		schemas.Units:               reference(schemas.Units, schemas.UnitSchema, []string{"id"}, same("id", "name", "alternative_code", "currency_id", "currency_code")),
+		schemas.Classifications:     reference(schemas.Classifications, schemas.ClassificationSchema, []string{"id"}, same("id", "name", "alternative_code", "kind")),
+		schemas.Products:            reference(schemas.Products, schemas.ProductSchema, []string{"id"}, slices.Concat(folded("id"), same("id", "number", "code", "alternative_code", "description", "barcodes"))),
+		schemas.PaymentMediumTypes:  reference(schemas.PaymentMediumTypes, schemas.PaymentMediumTypeSchema, []string{"id"}, same("id", "name", "alternative_code")),
+		schemas.PaymentMediumBrands: reference(schemas.PaymentMediumBrands, schemas.PaymentMediumBrandSchema, []string{"id"}, same("id", "name", "alternative_code")),
+		schemas.KPIs:                reference(schemas.KPIs, schemas.KPISchema, []string{"id"}, same("id", "name", "alternative_code")),
+		schemas.Customers:           reference(schemas.Customers, schemas.CustomerSchema, []string{"id"}, same("id", "account_number", "name")),
+		schemas.CustomerParts:       reference(schemas.CustomerParts, schemas.CustomerPartSchema, []string{"customer", "product"}, slices.Concat(folded("product"), same("customer", "product", "part_number"))),
+		schemas.Invoices:            reference(schemas.Invoices, schemas.InvoiceSchema, []string{"id"}, same("id", "number", "reference_number", "back_office_code")),
 		// Without the hash of the secret, which no analyst needs.
-		schemas.APIKeys: reference(schemas.APIKeys, schemas.APIKeySchema, []string{"id"}, "id", "doors", "allowed_ips", "rate_limit", "enabled", "note", "created_at"),
+		schemas.APIKeys: reference(schemas.APIKeys, schemas.APIKeySchema, []string{"id"}, same("id", "doors", "allowed_ips", "rate_limit", "enabled", "note", "created_at")),
 	}
 	factTables = map[string][]*tableSpec{
 		schemas.Calls: {fact(schemas.Calls, schemas.CallSchema, []string{"id"}, slices.Concat(
@@ -241,13 +243,13 @@ var (
 			follower{"calls_by_number_state", []string{"number_key", "started_at"}, callColumns},
 			follower{"calls_by_mhid_state", []string{"mhid_key", "started_at"}, callColumns})},
 		schemas.OrderLines: {fact(schemas.OrderLines, schemas.OrderLineSchema, []string{"id"},
-			same("id", "order_number", "customer", "product", "quantity", "ordered_on"),
-			follower{"order_lines_by_customer_state", []string{"customer"}, []string{"order_number", "product", "quantity", "ordered_on"}})},
+			slices.Concat(folded("product"), same("id", "order_number", "customer", "product", "quantity", "ordered_on")),
+			follower{"order_lines_by_customer_state", []string{"customer"}, []string{"order_number", "product", "product_key", "quantity", "ordered_on"}})},
 		schemas.InvoiceLines: {fact(schemas.InvoiceLines, schemas.InvoiceLineSchema, []string{"id"},
-			same("id", "invoice_number", "order_number", "customer", "product", "quantity", "invoiced_on"),
-			follower{"invoice_lines_by_customer_state", []string{"customer"}, []string{"invoice_number", "order_number", "product", "quantity", "invoiced_on"}})},
+			slices.Concat(folded("product"), same("id", "invoice_number", "order_number", "customer", "product", "quantity", "invoiced_on")),
+			follower{"invoice_lines_by_customer_state", []string{"customer"}, []string{"invoice_number", "order_number", "product", "product_key", "quantity", "invoiced_on"}})},
 		schemas.StockLevels: {fact(schemas.StockLevels, schemas.StockSchema, []string{"product"},
-			same("product", "available_now", "physical", "next_available_on", "next_available_quantity"))},
+			slices.Concat(folded("product"), same("product", "available_now", "physical", "next_available_on", "next_available_quantity")))},
 	}
 )
 
@@ -272,6 +274,11 @@ var commonColumns = slices.Concat(
 // same makes columns that are named as their members.
 func same(names ...string) []columnSpec { return below("", "", names...) }
 
+// folded is the column <member>_key of an id that is compared without regard to case.
+func folded(member string) []columnSpec {
+	return []columnSpec{{name: member + "_key", path: member, text: schemas.Fold}}
+}
+
 // below makes columns from the members below a path, with a prefix to their names.
 func below(path, prefix string, names ...string) []columnSpec {
 	specs := make([]columnSpec, len(names))
@@ -294,8 +301,8 @@ func of(schema *schemas.Schema, columns ...[]columnSpec) []source {
 	return []source{{schema: schema, columns: slices.Concat(columns...)}}
 }
 
-func reference(topic string, schema *schemas.Schema, key []string, columns ...string) *tableSpec {
-	return &tableSpec{name: topic + "_state", state: true, key: key, sources: of(schema, same(columns...)), own: []ownColumn{versionColumn}}
+func reference(topic string, schema *schemas.Schema, key []string, columns []columnSpec) *tableSpec {
+	return &tableSpec{name: topic + "_state", state: true, key: key, sources: of(schema, columns), own: []ownColumn{versionColumn}}
 }
 
 func fact(topic string, schema *schemas.Schema, key []string, columns []columnSpec, followers ...follower) *tableSpec {

@@ -174,7 +174,7 @@ func TestColumnsHoldWhatTheRecordSaid(t *testing.T) {
 
 // A writer may lack members, have others, other unions and narrower types.
 func TestOtherWriterSchemas(t *testing.T) {
-	spec := reference(schemas.Products, schemas.ProductSchema, []string{"id"}, "id", "number", "code", "alternative_code", "description", "barcodes")
+	spec := reference(schemas.Products, schemas.ProductSchema, []string{"id"}, same("id", "number", "code", "alternative_code", "description", "barcodes"))
 	older := `{"type":"record","name":"Product","namespace":"counterfoil","fields":[
 		{"name":"noise","type":{"type":"map","values":{"type":"array","items":["null","long",{"type":"record","name":"N","fields":[{"name":"x","type":"double"}]}]}}},
 		{"name":"barcodes","type":["null",{"type":"array","items":"string"}],"default":null},

@@ -131,9 +131,9 @@ func putLines(b *testing.B, p *harness.Parts, n int) {
 		b.Fatalf("BENCH_LINES must be at least %d", 2*buyerLines)
 	}
 	for kind, day := range map[string]string{"order": "ordered_on", "invoice": "invoiced_on"} {
-		execute(b, p, fmt.Sprintf(`INSERT INTO %[1]s_lines_by_customer_state (tenant, is_deleted, version, id, order_number, customer, product, quantity, %[9]s)
+		execute(b, p, fmt.Sprintf(`INSERT INTO %[1]s_lines_by_customer_state (tenant, is_deleted, version, id, order_number, customer, product, product_key, quantity, %[9]s)
 SELECT '%[2]s', 0, 1, concat('line-', toString(number)), concat('order-', toString(intDiv(number, 4))), if(number < %[3]d, %[4]d, 1000 + number %% %[5]d),
-    concat('%08[6]X', leftPad(hex(number * 7 %% %[7]d), 24, '0')), if(number %% 13 = 0, -1, 1 + number %% 5), toDate32(today()) - toIntervalDay(number * 31 %% 720)
+    concat('%08[6]X', leftPad(hex(number * 7 %% %[7]d), 24, '0')) AS p, lower(p), if(number %% 13 = 0, -1, 1 + number %% 5), toDate32(today()) - toIntervalDay(number * 31 %% 720)
 FROM numbers(%[8]d)`, kind, tenant, buyerLines, buyer, n/1000, 2, products, n, day))
 	}
 	var stock []*kgo.Record

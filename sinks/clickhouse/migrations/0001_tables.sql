@@ -552,11 +552,14 @@ ORDER BY (tenant, id)
 {{settings}};
 {{distributed "classifications_state"}}
 
+-- Own ids of products are compared without regard to case: id_key, and product_key wherever a product is named, is the id folded. Another
+-- spelling is another record; of several the last one counts.
 CREATE TABLE IF NOT EXISTS {{local "products_state"}} (
     `tenant` String,
     `is_deleted` UInt8,
     `version` Int64,
     `id` String,
+    `id_key` String,
     `number` Nullable(Int64),
     `code` String,
     `alternative_code` Nullable(String),
@@ -564,7 +567,7 @@ CREATE TABLE IF NOT EXISTS {{local "products_state"}} (
     `barcodes` Array(String)
 )
 {{replacing "products_state" "version, is_deleted"}}
-ORDER BY (tenant, id)
+ORDER BY (tenant, id_key, id)
 {{settings}};
 {{distributed "products_state"}}
 
@@ -657,10 +660,11 @@ CREATE TABLE IF NOT EXISTS {{local "customer_parts_state"}} (
     `version` Int64,
     `customer` Int64,
     `product` String,
+    `product_key` String,
     `part_number` String
 )
 {{replacing "customer_parts_state" "version, is_deleted"}}
-ORDER BY (tenant, customer, product)
+ORDER BY (tenant, customer, product_key, product)
 {{settings}};
 {{distributed "customer_parts_state"}}
 
@@ -762,6 +766,7 @@ CREATE TABLE IF NOT EXISTS {{local "order_lines_state"}} (
     `order_number` Nullable(String),
     `customer` Int64,
     `product` String,
+    `product_key` String,
     `quantity` Decimal(38, 10),
     `ordered_on` Date32
 )
@@ -779,6 +784,7 @@ CREATE TABLE IF NOT EXISTS {{local "invoice_lines_state"}} (
     `order_number` Nullable(String),
     `customer` Int64,
     `product` String,
+    `product_key` String,
     `quantity` Decimal(38, 10),
     `invoiced_on` Date32
 )
@@ -792,12 +798,13 @@ CREATE TABLE IF NOT EXISTS {{local "stock_state"}} (
     `is_deleted` UInt8,
     `version` Int64,
     `product` String,
+    `product_key` String,
     `available_now` Decimal(38, 10),
     `physical` Nullable(Decimal(38, 10)),
     `next_available_on` Nullable(Date32),
     `next_available_quantity` Nullable(Decimal(38, 10))
 )
 {{replacing "stock_state" "version, is_deleted"}}
-ORDER BY (tenant, product)
+ORDER BY (tenant, product_key, product)
 {{settings}};
 {{distributed "stock_state"}}

@@ -17,7 +17,7 @@ SELECT `tenant`, `version`, `id`, `name`, `alternative_code`, `kind`
 FROM {{table "classifications_state"}} FINAL;
 
 CREATE VIEW IF NOT EXISTS {{table "products"}} AS
-SELECT `tenant`, `version`, `id`, `number`, `code`, `alternative_code`, `description`, `barcodes`
+SELECT `tenant`, `version`, `id`, `id_key`, `number`, `code`, `alternative_code`, `description`, `barcodes`
 FROM {{table "products_state"}} FINAL;
 
 CREATE VIEW IF NOT EXISTS {{table "payment_medium_types"}} AS
@@ -45,7 +45,7 @@ SELECT `tenant`, `version`, `id`, `account_number`, `name`
 FROM {{table "customers_state"}} FINAL;
 
 CREATE VIEW IF NOT EXISTS {{table "customer_parts"}} AS
-SELECT `tenant`, `version`, `customer`, `product`, `part_number`
+SELECT `tenant`, `version`, `customer`, `product`, `product_key`, `part_number`
 FROM {{table "customer_parts_state"}} FINAL;
 
 -- Not FINAL: the table keeps what a call said before it was moved.
@@ -62,7 +62,7 @@ FROM (
 WHERE is_deleted = 0;
 
 CREATE VIEW IF NOT EXISTS {{table "stock"}} AS
-SELECT `tenant`, `version`, `product`, `available_now`, `physical`, `next_available_on`, `next_available_quantity`
+SELECT `tenant`, `version`, `product`, `product_key`, `available_now`, `physical`, `next_available_on`, `next_available_quantity`
 FROM {{table "stock_state"}} FINAL;
 
 -- The last version of each sale, matched or not. A sale without an id of its own is one for itself.

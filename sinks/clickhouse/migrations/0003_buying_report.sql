@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS {{local "order_lines_by_customer_state"}} (
     `order_number` Nullable(String),
     `customer` Int64,
     `product` String,
+    `product_key` String,
     `quantity` Decimal(38, 10),
     `ordered_on` Date32
 )
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS {{local "invoice_lines_by_customer_state"}} (
     `order_number` Nullable(String),
     `customer` Int64,
     `product` String,
+    `product_key` String,
     `quantity` Decimal(38, 10),
     `invoiced_on` Date32
 )
@@ -36,11 +38,11 @@ ORDER BY (tenant, customer, id)
 {{distributed "invoice_lines_by_customer_state"}}
 
 CREATE VIEW IF NOT EXISTS {{table "order_lines"}} AS
-SELECT `tenant`, `version`, `id`, `order_number`, `customer`, `product`, `quantity`, `ordered_on`
+SELECT `tenant`, `version`, `id`, `order_number`, `customer`, `product`, `product_key`, `quantity`, `ordered_on`
 FROM {{table "order_lines_by_customer_state"}} FINAL;
 
 CREATE VIEW IF NOT EXISTS {{table "invoice_lines"}} AS
-SELECT `tenant`, `version`, `id`, `invoice_number`, `order_number`, `customer`, `product`, `quantity`, `invoiced_on`
+SELECT `tenant`, `version`, `id`, `invoice_number`, `order_number`, `customer`, `product`, `product_key`, `quantity`, `invoiced_on`
 FROM {{table "invoice_lines_by_customer_state"}} FINAL;
 
 -- What a customer bought in the months back from today, net of what came back, by product; products with nothing left are not in it.
@@ -52,53 +54,68 @@ FROM {{table "invoice_lines_by_customer_state"}} FINAL;
 --   weeks_until_available  leaves out what is not in stock and not back within so many weeks of today; 0 leaves out nothing
 --   today                  a day in UTC, as in today = today()
 --
+-- A product is one whatever the case in which its id is spelled. Of several records of it, of the stock and of a part number the last one
+-- counts. A product that products does not have goes by its own id as code, spelled as in the last of these lines.
+--
 -- A product is in stock when something is available now. One without a stock record is not, and nobody knows when it will be.
 -- last_invoiced is the day of its last invoice line up to today, whatever the window and based_on are; credits (negative quantities) are no
--- invoices. A product that products does not have goes by its own id as code.
+-- invoices.
 --
 -- The last version of a line is chosen here and not by FINAL, because on a cluster versions may lie on several shards. Tables are read and not
 -- the views above them: ClickHouse plans a view's query more than once, which took ten milliseconds.
 CREATE VIEW IF NOT EXISTS {{table "buying_report"}} AS
-SELECT b.product AS product, ifNull(p.number, 0) AS number, if(p.code = '', b.product, p.code) AS code, ifNull(p.description, '') AS description,
-    c.part_number AS part_number, p.barcodes[1] AS barcode, p.barcodes[2] AS epos_barcode, b.net AS quantity, b.last_invoiced AS last_invoiced,
-    if(s.available_now > 0, NULL, s.next_available_on) AS next_available
+SELECT if(p.id = '', b.spelled, p.id) AS product, ifNull(p.number, 0) AS number, if(p.code = '', product, p.code) AS code,
+    ifNull(p.description, '') AS description, c.part_number AS part_number, p.barcodes[1] AS barcode, p.barcodes[2] AS epos_barcode,
+    b.net AS quantity, b.last_invoiced AS last_invoiced, if(s.available_now > 0, NULL, s.next_available_on) AS next_available
 FROM (
-    SELECT product, sum(l.net) AS net, max(l.last_invoiced) AS last_invoiced
+    SELECT product_key, sum(l.net) AS net, max(l.last_invoiced) AS last_invoiced, argMax(l.spelled, l.last_version) AS spelled
     FROM (
-        SELECT product, sum(quantity) AS net, CAST(NULL AS Nullable(Date32)) AS last_invoiced
+        SELECT product_key, sum(quantity) AS net, CAST(NULL AS Nullable(Date32)) AS last_invoiced, argMax(product, version) AS spelled,
+            max(version) AS last_version
         FROM (
-            SELECT product, quantity, ordered_on, is_deleted
+            SELECT product_key, product, version, quantity, ordered_on, is_deleted
             FROM {{table "order_lines_by_customer_state"}}
             WHERE tenant = {tenant:String} AND customer = {customer:Int64} AND {based_on:String} = 'O'
             ORDER BY id, version DESC
             LIMIT 1 BY id
         )
         WHERE is_deleted = 0 AND ordered_on BETWEEN subtractMonths({today:Date32}, {months_back:Int32}) AND {today:Date32}
-        GROUP BY product
+        GROUP BY product_key
         UNION ALL
-        SELECT product,
+        SELECT product_key,
             sumIf(quantity, {based_on:String} = 'I' AND invoiced_on >= subtractMonths({today:Date32}, {months_back:Int32})) AS net,
-            maxOrNullIf(invoiced_on, quantity > 0) AS last_invoiced
+            maxOrNullIf(invoiced_on, quantity > 0) AS last_invoiced, argMax(product, version) AS spelled, max(version) AS last_version
         FROM (
-            SELECT product, quantity, invoiced_on, is_deleted
+            SELECT product_key, product, version, quantity, invoiced_on, is_deleted
             FROM {{table "invoice_lines_by_customer_state"}}
             WHERE tenant = {tenant:String} AND customer = {customer:Int64}
             ORDER BY id, version DESC
             LIMIT 1 BY id
         )
         WHERE is_deleted = 0 AND invoiced_on <= {today:Date32}
-        GROUP BY product
+        GROUP BY product_key
     ) AS l
-    GROUP BY product
+    GROUP BY product_key
     HAVING net > 0
 ) AS b
-{{global}} LEFT JOIN (SELECT id, number, code, description, barcodes FROM {{table "products_state"}} FINAL WHERE tenant = {tenant:String}) AS p ON p.id = b.product
 {{global}} LEFT JOIN (
-    SELECT product, part_number FROM {{table "customer_parts_state"}} FINAL WHERE tenant = {tenant:String} AND customer = {customer:Int64}
-) AS c ON c.product = b.product
+    SELECT id, id_key, number, code, description, barcodes FROM {{table "products_state"}} FINAL
+    WHERE tenant = {tenant:String}
+    ORDER BY version DESC
+    LIMIT 1 BY id_key
+) AS p ON p.id_key = b.product_key
 {{global}} LEFT JOIN (
-    SELECT product, available_now, next_available_on FROM {{table "stock_state"}} FINAL WHERE tenant = {tenant:String}
-) AS s ON s.product = b.product
+    SELECT product_key, part_number FROM {{table "customer_parts_state"}} FINAL
+    WHERE tenant = {tenant:String} AND customer = {customer:Int64}
+    ORDER BY version DESC
+    LIMIT 1 BY product_key
+) AS c ON c.product_key = b.product_key
+{{global}} LEFT JOIN (
+    SELECT product_key, available_now, next_available_on FROM {{table "stock_state"}} FINAL
+    WHERE tenant = {tenant:String}
+    ORDER BY version DESC
+    LIMIT 1 BY product_key
+) AS s ON s.product_key = b.product_key
 WHERE {weeks_until_available:Int32} = 0 OR s.available_now > 0
     OR s.next_available_on <= addWeeks({today:Date32}, {weeks_until_available:Int32})
 ORDER BY code, product;

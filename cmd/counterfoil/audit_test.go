@@ -133,7 +133,7 @@ func trickle(t *testing.T, c *harness.Cluster, client *harness.Client) (stop fun
 
 func TestAudit(t *testing.T) {
 	c := harness.StartCluster(t, harness.Copies(1, 1, 1))
-	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL)
+	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL, load.Tenant)
 	l := load.Start(t, &c.Parts, "audit", 7, 2, client)
 	// What nobody can read, on topics of every role.
 	tenant := []kgo.RecordHeader{schemas.TenantHeader(load.Tenant)}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,10 @@ func connect(ctx context.Context, cfg *Config, log *slog.Logger) (*parts, error)
 	var err error
 	if p.kafka, err = cfg.Kafka.Opts(); err != nil {
 		return nil, err
+	}
+	if cfg.Common.Instance != "" {
+		// The broker's logs, metrics and quotas tell copies apart. Clipped, because each role appends to it.
+		p.kafka = slices.Clip(append(p.kafka, kgo.ClientID("counterfoil-"+cfg.Common.Instance)))
 	}
 	client, err := reachKafka(ctx, cfg.Kafka)
 	if err != nil {

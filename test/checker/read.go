@@ -25,7 +25,7 @@ type World struct {
 	Batches      []Batch
 	Items        []Item
 	Outcomes     []Outcome
-	Records      []Record  // of fact topics all, of reference topics those that came through the API
+	Records      []Record  // of fact and reference topics
 	Requests     []Request // headers of requests with an idempotency key
 	Answers      []Answer
 	State        map[string]schemas.OwnershipState // last values of ownership.state, by key
@@ -342,9 +342,7 @@ func (r *reader) stored(ctx context.Context, at Position, t schemas.Topic, rec *
 		f.ID, f.Marker = schemas.BareItemID(at.Topic, 0, at.Partition, at.Offset), markerOf(env.Ref)
 	}
 	if t.Role == schemas.RoleReference {
-		if env.Batch != "" {
-			r.w.Records = append(r.w.Records, f)
-		}
+		r.w.Records = append(r.w.Records, f)
 		return nil
 	}
 	if rec.Value != nil {

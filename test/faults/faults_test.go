@@ -1,8 +1,7 @@
-// Package faults kills and stops processes of the product at random moments under load, and lets the checker prove afterwards that nothing that
-// was accepted is lost, nothing is doubled, every item has one outcome, and ClickHouse is exact.
 package faults
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -20,45 +19,18 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// seed is that of FAULT_SEED, to repeat a run, or a random one.
+// seed is that of SEED, to repeat a run, or a random one.
 func seed(t *testing.T) uint64 {
 	t.Helper()
 	n := rand.Uint64()
-	if text := os.Getenv("FAULT_SEED"); text != "" {
+	if text := os.Getenv("SEED"); text != "" {
 		var err error
 		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("FAULT_SEED: %v", err)
+			t.Fatalf("SEED: %v", err)
 		}
 	}
-	t.Logf("FAULT_SEED=%d repeats the moments and the load of this run", n)
+	t.Logf("SEED=%d repeats the moments and the load of this run", n)
 	return n
-}
-
-// check lets everything be judged and written, and then asks the checker.
-func check(t *testing.T, p *harness.Parts, l *load.Load) {
-	t.Helper()
-	sent := l.Stop()
-	t.Logf("%d requests and records: %s", len(sent), l.Summary())
-	began := time.Now()
-	p.WaitDrained(90 * time.Second)
-	t.Logf("no lag after %s", time.Since(began).Round(time.Millisecond))
-	w, err := checker.Read(t.Context(), p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d batches, %d items, %d outcomes", len(w.Batches), len(w.Items), len(w.Outcomes))
-	if found := slices.Concat(w.Check(), w.CheckSent(sent), l.Wrong()); len(found) > 0 {
-		t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
-	}
-	accepted := 0
-	for _, s := range sent {
-		if s.Verdict == harness.Accepted {
-			accepted++
-		}
-	}
-	if accepted < len(sent)/10 || len(w.Outcomes) < 100 {
-		t.Errorf("only %d of %d requests were accepted: the run proves little", accepted, len(sent))
-	}
 }
 
 // between waits for a random time.
@@ -66,6 +38,72 @@ func between(r *rand.Rand, least, most time.Duration) {
 	time.Sleep(least + time.Duration(r.Int64N(int64(most-least))))
 }
 
+// TestFaults makes short runs, each with a few faults that a seed draws, and proves the promises after each. By default they are those of a fixed
+// set of seeds; SEEDS is how many others, SEED the one to repeat, FAULT a part of the names of the faults that are wanted.
+func TestFaults(t *testing.T) {
+	const perSeed = 6
+	var seeds []uint64
+	switch n := number(t, "SEEDS", 0); {
+	case os.Getenv("SEED") != "":
+		seeds = []uint64{seed(t)}
+	case n > 0:
+		first := uint64(rand.Uint32())
+		for i := range n {
+			seeds = append(seeds, first+uint64(i))
+		}
+	case harness.Soak():
+		t.Skip("TestSoak has longer runs")
+	default:
+		seeds = []uint64{1, 2, 3, 4}
+	}
+	// What the checker reads grows with each seed: a stack serves some of them.
+	for some := range slices.Chunk(seeds, 20) {
+		r := newRun(t)
+		for _, seed := range some {
+			began := time.Now()
+			t.Logf("seed %d", seed)
+			l := r.load(seed, 6)
+			r.breakThings(seed, func(faults int) bool { return faults == perSeed })
+			if !r.check(l) {
+				t.Fatalf("repeat it with: %s", again("TestFaults", seed))
+			}
+			t.Logf("seed %d held, after %s", seed, time.Since(began).Round(time.Second))
+		}
+		t.Log(r.summary(fmt.Sprintf("%d to %d", some[0], some[len(some)-1])))
+		r.close()
+	}
+}
+
+// TestSoak is one long run: until SOAK_FOR is over, or else until there were FAULTS faults and ITEMS items were accepted.
+func TestSoak(t *testing.T) {
+	if !harness.Soak() {
+		t.Skip("a long run: SOAK=1 and SOAK_FOR=30m, or FAULTS and ITEMS, say how long; make soak")
+	}
+	var limit time.Duration
+	if text := os.Getenv("SOAK_FOR"); text != "" {
+		var err error
+		if limit, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("SOAK_FOR: %v", err)
+		}
+	}
+	faults, items := number(t, "FAULTS", 200), number(t, "ITEMS", 1_000_000)
+	seed, began := seed(t), time.Now()
+	r := newRun(t)
+	l := r.load(seed, 12)
+	r.breakThings(seed, func(n int) bool {
+		if limit > 0 {
+			return time.Since(began) > limit
+		}
+		return n >= faults && l.Items() >= items
+	})
+	held := r.check(l)
+	t.Log(r.summary(fmt.Sprint(seed)))
+	if !held {
+		t.Fatalf("repeat it with: %s", again("TestSoak", seed, "SOAK=1", "SOAK_FOR="+os.Getenv("SOAK_FOR"), fmt.Sprint("FAULTS=", faults), fmt.Sprint("ITEMS=", items)))
+	}
+}
+
+// `counterfoil up` survives kills of itself and of its ClickHouse.
 func TestUpSurvivesKills(t *testing.T) {
 	if stack.OnApache() {
 		t.Skip("counterfoil up has its own Kafka")
@@ -77,7 +115,7 @@ func TestUpSurvivesKills(t *testing.T) {
 	n := seed(t)
 	r := rand.New(rand.NewPCG(n, 0))
 	up := harness.StartUp(t, harness.Env("SESSION_TIMEOUT=2s", "TRANSACTION_TIMEOUT=2s", "SINK_SESSION_TIMEOUT=2s", "SINK_LEASE=2s"), harness.Args("--no-demo"))
-	client := load.Prepare(t, &up.Parts, up.URL)
+	client := load.Prepare(t, &up.Parts, up.URL, load.Tenant)
 	l := load.Start(t, &up.Parts, "up", n, 4, client)
 	for kill := range kills {
 		between(r, 500*time.Millisecond, 3*time.Second)
@@ -93,61 +131,19 @@ func TestUpSurvivesKills(t *testing.T) {
 	}
 	up.WaitReady()
 	between(r, 500*time.Millisecond, time.Second)
-	check(t, &up.Parts, l)
+	sent := l.Stop()
+	t.Logf("%d requests and records: %s", len(sent), l.Summary())
+	up.WaitDrained(90 * time.Second)
+	w, err := checker.Read(t.Context(), &up.Parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d batches, %d items, %d outcomes", len(w.Batches), len(w.Items), len(w.Outcomes))
+	if found := slices.Concat(w.Check(), w.CheckSent(sent), l.Wrong(), dead(w, l)); len(found) > 0 {
+		t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
+	}
+	if l.Items() < 100 {
+		t.Errorf("only %d items were accepted: the run proves little", l.Items())
+	}
 	up.Interrupt()
-}
-
-func TestClusterSurvivesKillsAndStops(t *testing.T) {
-	kills, stops := 3, 2
-	if harness.Soak() {
-		kills, stops = 20, 15
-	}
-	n := seed(t)
-	r := rand.New(rand.NewPCG(n, 0))
-	c := harness.StartCluster(t, harness.Supervised())
-	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL)
-	l := load.Start(t, &c.Parts, "cluster", n, 8, client, client.At(c.Ingest[1].URL))
-
-	var faults []func()
-	victims := func(i int) *harness.Copy { // process and sink in turn, one of the two
-		return [][]*harness.Copy{c.Process, c.Sink}[i%2][r.IntN(2)]
-	}
-	for i := range kills {
-		victim, pause := victims(i), time.Duration(r.Int64N(int64(4*time.Second)))
-		faults = append(faults, func() {
-			t.Logf("kill %s, start it again after %s", victim.Name(), pause.Round(time.Millisecond))
-			victim.Kill()
-			time.Sleep(pause)
-			victim.Start()
-		})
-	}
-	for i := range stops {
-		victim := victims(i)
-		pause := 3*time.Second + time.Duration(r.Int64N(int64(3*time.Second))) // sessions, leases and transactions last 2 s
-		faults = append(faults, func() {
-			t.Logf("stop %s for %s", victim.Name(), pause.Round(time.Millisecond))
-			victim.Pause()
-			time.Sleep(pause)
-			victim.Resume()
-		})
-	}
-	ingest := c.Ingest[r.IntN(2)]
-	faults = append(faults, func() {
-		t.Logf("kill %s", ingest.Name())
-		ingest.Kill()
-		ingest.Start()
-	})
-	r.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
-	for _, fault := range faults {
-		between(r, 500*time.Millisecond, 2500*time.Millisecond)
-		fault()
-	}
-	between(r, time.Second, 2*time.Second)
-	for _, copy := range c.All() {
-		copy.WaitReady()
-		if exits := copy.Exits(); len(exits) > 0 {
-			t.Logf("%s ended by itself, and was started again: %s", copy.Name(), strings.Join(exits, "; "))
-		}
-	}
-	check(t, &c.Parts, l)
 }

@@ -27,6 +27,7 @@ func Sharded() Option {
 // Cluster is copies of each role, each a process of its own, against one Kafka, registry and ClickHouse.
 type Cluster struct {
 	Parts
+	Broken  Broken // servers of a breakable cluster
 	Ingest  []*Copy
 	Process []*Copy
 	Sink    []*Copy
@@ -36,7 +37,12 @@ type Cluster struct {
 type Copy struct {
 	*Process
 	URL string // HTTP API of an ingest copy; of the others /healthz, /readyz and /metrics
+	// ClickHouseNet is its way to ClickHouse; nil unless the cluster is breakable and ClickHouse its own.
+	ClickHouseNet *Proxy
 }
+
+// ClientID is what the copy's Kafka clients call themselves.
+func (c *Copy) ClientID() string { return "counterfoil-" + c.Name() }
 
 // StartCluster prepares an empty Kafka, registry and ClickHouse database with `counterfoil migrate`, 4 partitions, and starts the copies.
 // It returns when all are ready. Session, lease and transaction timeouts are 2 s.
@@ -48,12 +54,18 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	broker, registry := stack.EmptyKafka(t), stack.Registry(t)
-	ch := stack.ClickHouse(t)
-	if o.sharded {
-		ch = stack.Sharded(t)
+	c := &Cluster{Parts: Parts{t: t}}
+	var broker *stack.Broker
+	var registry string
+	if o.breakable {
+		broker, registry, c.CH = c.servers()
+	} else {
+		broker, registry, c.CH = stack.EmptyKafka(t), stack.Registry(t), stack.ClickHouse(t)
 	}
-	c := &Cluster{Parts: Parts{t: t, Kafka: broker.Opts(), Registry: newRegistry(t, registry), CH: ch, Database: ch.Database(t)}}
+	if o.sharded {
+		c.CH = stack.Sharded(t)
+	}
+	c.Kafka, c.Registry, c.Database = broker.Opts(), newRegistry(t, registry), c.CH.Database(t)
 	c.settings = slices.Concat([]string{
 		"KAFKA_BROKERS=" + strings.Join(broker.Addrs, ","),
 		"SCHEMA_REGISTRY_URL=" + registry,
@@ -65,7 +77,7 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 		"SINK_LEASE=2s",
 		"SINK_FLUSH_INTERVAL=300ms",
 		"TOKEN_SECRETS=a secret of the tests, not of anybody else",
-	}, ch.Settings(), o.env)
+	}, c.CH.Settings(), o.env)
 	run(t, c.settings, "", "migrate")
 	for i := range o.ingest {
 		c.Ingest = append(c.Ingest, c.copy(&o, "ingest", i, "HTTP_ADDR"))
@@ -90,9 +102,20 @@ func (c *Cluster) copy(o *options, role string, i int, addrSetting string) *Copy
 	name, addr := fmt.Sprintf("%s-%d", role, i+1), FreeAddr(c.t)
 	url := "http://" + addr
 	env := append([]string{"INSTANCE=" + name, addrSetting + "=" + addr}, c.settings...)
+	var wire *Proxy
+	if c.Broken.ClickHouse != nil {
+		wire = NewProxy(c.t, c.CH.Addr, nil)
+		env = append(env, "CLICKHOUSE_ADDR="+wire.Addr)
+	}
 	p := newProcess(c.t, name, url, env, []string{role})
 	p.restarts = o.supervised
-	return &Copy{Process: p, URL: url}
+	return &Copy{Process: p, URL: url, ClickHouseNet: wire}
+}
+
+// Spare makes one more copy of process or sink, which is not started, and is none of [Cluster.All].
+func (c *Cluster) Spare(role string) *Copy {
+	c.t.Helper()
+	return c.copy(&options{supervised: true}, role, 2, "OPS_ADDR")
 }
 
 // AddProcess starts one more copy of the role process and waits until it is ready.

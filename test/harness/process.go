@@ -327,3 +327,6 @@ func run(t testing.TB, env []string, stdin string, args ...string) string {
 
 // Name is what the process is called in logs; of a copy it is its INSTANCE.
 func (p *Process) Name() string { return p.name }
+
+// Stop ends the process with SIGTERM, as a supervisor does.
+func (p *Process) Stop() { p.end(syscall.SIGTERM) }

@@ -30,6 +30,7 @@ type options struct {
 	sink       int
 	supervised bool
 	sharded    bool
+	breakable  bool
 }
 
 // Env sets settings, each as NAME=value.

@@ -1,7 +1,8 @@
 // Package load sends a mixture of requests and records for a tenant, from several workers, and keeps what each was told, for the checker. The
 // mixture holds good and bad items of all kinds, changes of few keys from many callers, facts that are sent again and deleted, requests that are
-// repeated with their idempotency key until they have an answer and after it, records produced straight to Kafka, most of them to a wrong
-// partition, and rows that are refused at the door. It is drawn from a seed.
+// repeated, with their idempotency key until they have an answer and after it, and without one, items about as large as may be, records produced
+// straight to Kafka, most of them to a wrong partition or to that of another client's partitioner, records that nobody can read, and rows that are
+// refused at the door. It is drawn from a seed.
 //
 // Files: load.go the workers; requests.go what they send; records.go what is produced to Kafka.
 package load
@@ -10,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +23,7 @@ import (
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
-// Tenant is the tenant that sends.
+// Tenant is the name of the tenant that sends, where a test has only one.
 const Tenant = "load"
 
 // How many there are of what the mixture names.
@@ -41,33 +43,45 @@ const (
 // Load is a running mixture.
 type Load struct {
 	name    string
+	tenant  string
 	clients []*harness.Client
 	kafka   *kgo.Client
 	n       int32 // partitions
 
-	mu    sync.Mutex
-	sent  []checker.Sent
-	why   map[string]int // what became of requests
-	wrong []string
+	mu         sync.Mutex
+	sent       []checker.Sent
+	items      int            // of accepted requests and records
+	why        map[string]int // what became of requests
+	wrong      []string
+	unanswered []Unanswered
+	jobs       []string // where callers were told to ask
+	unreadable []checker.Position
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// Prepare writes the references that the mixture names, and a key, and logs in.
-func Prepare(t testing.TB, p *harness.Parts, url string) *harness.Client {
+// Unanswered is a request of which the caller heard nothing.
+type Unanswered struct {
+	URL      string // of the copy
+	From, To time.Time
+	Err      error
+}
+
+// Prepare writes the references of a tenant that the mixture names, and a key, and logs in.
+func Prepare(t testing.TB, p *harness.Parts, url, tenant string) *harness.Client {
 	t.Helper()
 	var records []*kgo.Record
 	for i := range accounts {
-		records = append(records, harness.References(p, schemas.Accounts, Tenant, &schemas.Account{ID: harness.HexID(), Number: account(i)})...)
+		records = append(records, harness.References(p, schemas.Accounts, tenant, &schemas.Account{ID: harness.HexID(), Number: account(i)})...)
 	}
 	for i := range participants {
-		records = append(records, harness.References(p, schemas.Participants, Tenant, &schemas.Participant{ID: harness.HexID(), Number: participant(i)})...)
+		records = append(records, harness.References(p, schemas.Participants, tenant, &schemas.Participant{ID: harness.HexID(), Number: participant(i)})...)
 	}
-	records = append(records, harness.References(p, schemas.Units, Tenant, &schemas.Unit{ID: harness.HexID(), Name: "Unit"})...)
-	records = append(records, harness.References(p, schemas.Products, Tenant, &schemas.Product{ID: harness.HexID(), Code: "LAMP"})...)
+	records = append(records, harness.References(p, schemas.Units, tenant, &schemas.Unit{ID: harness.HexID(), Name: "Unit"})...)
+	records = append(records, harness.References(p, schemas.Products, tenant, &schemas.Product{ID: harness.HexID(), Code: "LAMP"})...)
 	p.Produce(records...)
-	c := harness.NewClient(url, p.CreateKey(Tenant))
+	c := harness.NewClient(url, p.CreateKey(tenant))
 	c.LogIn(t)
 	return c
 }
@@ -75,8 +89,8 @@ func Prepare(t testing.TB, p *harness.Parts, url string) *harness.Client {
 func account(i int) string     { return fmt.Sprintf("ACR-%d", i) }
 func participant(i int) string { return fmt.Sprintf("RP-%d", i) }
 
-// Start starts workers that send until Stop, each to the clients in turn, and one that produces to Kafka. name is part of every marker, and
-// must differ between loads on the same data.
+// Start starts workers that send until Stop, each to the clients in turn, and one that produces to Kafka, for the clients' tenant. name is part of
+// every marker, and must differ between loads on the same data.
 func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int, clients ...*harness.Client) *Load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -89,11 +103,11 @@ func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Load{name: name, clients: clients, kafka: kafka, n: int32(n), stop: cancel, why: map[string]int{}}
+	l := &Load{name: name, tenant: clients[0].Key.Tenant, clients: clients, kafka: kafka, n: int32(n), stop: cancel, why: map[string]int{}}
 	for w := range workers {
 		l.done.Go(func() { l.work(ctx, w, rand.New(rand.NewPCG(seed, uint64(w)))) })
 	}
-	producer := newProducer(t, p)
+	producer := newProducer(t, p, l.tenant)
 	l.done.Go(func() { l.produce(ctx, producer, rand.New(rand.NewPCG(seed, 1<<32))) })
 	t.Cleanup(func() {
 		cancel()
@@ -119,6 +133,37 @@ func (l *Load) Sent() int {
 	return len(l.sent)
 }
 
+// Items is how many items were in the requests and records that were accepted so far.
+func (l *Load) Items() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.items
+}
+
+// Unanswered are the requests that nobody answered.
+func (l *Load) Unanswered() []Unanswered {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unanswered
+}
+
+// Jobs are the addresses at which callers were told to ask for their results.
+func (l *Load) Jobs() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.jobs
+}
+
+// Unreadable are the records that must be dead letters.
+func (l *Load) Unreadable() []checker.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unreadable
+}
+
+// Client is one of those that send.
+func (l *Load) Client() *harness.Client { return l.clients[0] }
+
 // Summary counts what became of requests.
 func (l *Load) Summary() string {
 	l.mu.Lock()
@@ -130,6 +175,9 @@ func (l *Load) note(s checker.Sent, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sent = append(l.sent, s)
+	if s.Verdict == harness.Accepted {
+		l.items += s.Items
+	}
 	l.why[why]++
 }
 
@@ -141,27 +189,45 @@ func (l *Load) work(ctx context.Context, worker int, r *rand.Rand) {
 			l.insist(marker, req, r)
 			continue
 		}
-		l.try(marker, req, l.clients[r.IntN(len(l.clients))])
+		if l.try(marker, req, l.client(r)) == nil && r.IntN(2) == 0 {
+			// The caller sends it again and cannot know that it is there. It is another request to us, and needs another marker here.
+			marker += "-again"
+			l.try(marker, req.again(marker), l.client(r))
+		}
 	}
 }
 
 // try sends a request once and notes its fate. One that is under way when the load stops is waited for: its fate should be known.
 func (l *Load) try(marker string, req request, c *harness.Client) *harness.Answer {
 	s := checker.Sent{Marker: marker, Items: req.items}
-	answer := post(req, c)
+	answer := l.post(req, c)
 	s.Verdict = answer.Verdict()
 	l.note(s, told(answer))
 	return answer
 }
 
+func (l *Load) client(r *rand.Rand) *harness.Client { return l.clients[r.IntN(len(l.clients))] }
+
 // post sends a request; the answer is nil where none came. Where the other side has trouble it pauses.
-func post(req request, c *harness.Client) *harness.Answer {
+func (l *Load) post(req request, c *harness.Client) *harness.Answer {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	began := time.Now()
 	answer, err := req.post(ctx, c)
-	if err != nil {
+	l.mu.Lock()
+	switch {
+	case err != nil:
 		answer = nil
+		l.unanswered = append(l.unanswered, Unanswered{c.URL, began, time.Now(), err})
+	case answer.Status == http.StatusAccepted:
+		job := answer.Header.Get("Location")
+		if job == "" {
+			l.wrong = append(l.wrong, fmt.Sprintf("202 without a place to ask: %s", answer.Body))
+		} else {
+			l.jobs = append(l.jobs, job)
+		}
 	}
+	l.mu.Unlock()
 	if answer == nil || answer.Status >= 500 {
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -179,7 +245,7 @@ func told(a *harness.Answer) string {
 // once more and with another body. All tries at one body are one request.
 func (l *Load) insist(marker string, req request, r *rand.Rand) {
 	const tries = 20 // with their pauses enough for a restart
-	client := func() *harness.Client { return l.clients[r.IntN(len(l.clients))].Keyed(marker) }
+	client := func() *harness.Client { return l.client(r).Keyed(marker) }
 	verdict, answered := harness.Unknown, ""
 	add := func(a *harness.Answer) {
 		switch v := a.Verdict(); {
@@ -194,7 +260,7 @@ func (l *Load) insist(marker string, req request, r *rand.Rand) {
 		answers := make([]*harness.Answer, 2)
 		for i := range answers {
 			c := client()
-			racing.Go(func() { answers[i] = post(req, c) })
+			racing.Go(func() { answers[i] = l.post(req, c) })
 		}
 		racing.Wait()
 		for _, a := range answers {
@@ -208,14 +274,14 @@ func (l *Load) insist(marker string, req request, r *rand.Rand) {
 		if n > 0 {
 			time.Sleep(200 * time.Millisecond)
 		}
-		add(post(req, client()))
+		add(l.post(req, client()))
 	}
 	l.note(checker.Sent{Marker: marker, Items: req.items, Verdict: verdict}, "with a key: "+answered)
 	if verdict != harness.Accepted {
 		return
 	}
 	if r.IntN(2) == 0 {
-		a := post(req, client())
+		a := l.post(req, client())
 		add(a)
 		if a.Verdict() == harness.Accepted && !a.Replayed() {
 			l.complain("%s was accepted, and accepted anew when it was repeated", marker)
@@ -224,7 +290,7 @@ func (l *Load) insist(marker string, req request, r *rand.Rand) {
 	if other := marker + "-other"; r.IntN(4) == 0 {
 		// Another body of the same kind, by the same dice, at the same route.
 		changed := req.again(other)
-		a := post(changed, client())
+		a := l.post(changed, client())
 		if a.Verdict() == harness.Accepted {
 			l.complain("%s was accepted, and so was another body with its key", marker)
 		}

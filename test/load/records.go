@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -16,13 +17,16 @@ import (
 )
 
 // producer encodes records. It is for one goroutine.
-type producer struct{ encoders map[string]*schemas.Encoder }
+type producer struct {
+	tenant   string
+	encoders map[string]*schemas.Encoder
+}
 
-func newProducer(t testing.TB, p *harness.Parts) *producer {
+func newProducer(t testing.TB, p *harness.Parts, tenant string) *producer {
 	t.Helper()
-	made := &producer{map[string]*schemas.Encoder{}}
+	made := &producer{tenant, map[string]*schemas.Encoder{}}
 	for _, topic := range schemas.Topics() {
-		if topic.Role != schemas.RoleItem && topic.Role != schemas.RoleFact {
+		if topic.Role != schemas.RoleItem && topic.Role != schemas.RoleFact && topic.Name != schemas.Accounts {
 			continue
 		}
 		encoder, err := p.Registry.Encoder(t.Context(), topic.Name)
@@ -42,17 +46,17 @@ func (p *producer) encode(topic string, v any) []byte {
 	return value
 }
 
-// record makes a record of a topic that the dice choose: an item as an upstream system sends it, or a fact. Facts have few ids, and one in
-// twenty deletes, but calls, so that it stays plain which call a sale must be matched to.
-func (p *producer) record(r *rand.Rand) *kgo.Record {
+// record makes a record of a topic that the dice choose: an item as an upstream system sends it, a fact, or an account of its own, which has the
+// name. Facts have few ids, and one in twenty deletes, but calls, so that it stays plain which call a sale must be matched to.
+func (p *producer) record(name string, r *rand.Rand) *kgo.Record {
 	fact := func(topic, id string, v any) *kgo.Record {
-		rec := &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(Tenant, id)}
+		rec := &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(p.tenant, id)}
 		if topic == schemas.Calls || r.IntN(20) > 0 {
 			rec.Value = p.encode(topic, v)
 		}
 		return rec
 	}
-	switch r.IntN(8) {
+	switch r.IntN(10) {
 	case 0, 1:
 		user, sku, by := fmt.Sprintf("User-%d", r.IntN(users)), fmt.Sprintf("sku-%d", r.IntN(products)), int64(r.IntN(5)-1)
 		return &kgo.Record{Topic: schemas.KindOwnership, Value: p.encode(schemas.KindOwnership, &schemas.Ownership{UserName: &user, ProductSKU: &sku, IncreaseQuantityBy: &by})}
@@ -83,6 +87,14 @@ func (p *producer) record(r *rand.Rand) *kgo.Record {
 			Quantity: decimal.New(int64(r.IntN(20)-5), 0), InvoicedOn: firstCall.AddDate(0, 0, r.IntN(90)),
 		}
 		return fact(schemas.InvoiceLines, l.ID, l)
+	case 7:
+		return &kgo.Record{Topic: schemas.Accounts, Key: schemas.ReferenceKey(p.tenant, name), Value: p.encode(schemas.Accounts, &schemas.Account{ID: name, Number: "new " + name})}
+	case 8:
+		performed, website, number, unit := firstCall, "www.example.org", account(r.IntN(accounts*10/9)), "Unit"
+		return &kgo.Record{Topic: schemas.KindCustomerEvents, Value: p.encode(schemas.KindCustomerEvents, &schemas.CustomerEvent{
+			Kind: schemas.EventWeb, Account: &schemas.AccountIdentifier{Number: &number}, Website: &website,
+			EventCommon: schemas.EventCommon{Unit: &schemas.Identifier{Name: &unit}, PerformedOn: &performed},
+		})}
 	default:
 		physical := decimal.New(int64(r.IntN(100)), 0)
 		s := &schemas.Stock{Product: fmt.Sprintf("P-%d", r.IntN(products)), AvailableNow: decimal.New(int64(r.IntN(100)), -1), Physical: &physical}
@@ -113,15 +125,32 @@ func (l *Load) produce(ctx context.Context, p *producer, r *rand.Rand) {
 		var records []*kgo.Record
 		markers := map[*kgo.Record]string{} // the results come in the order of the partitions' answers
 		for i := range 1 + r.IntN(20) {
-			rec := p.record(r)
-			markers[rec] = fmt.Sprintf("%s-kafka-%d-%d", l.name, n, i)
-			ref := checker.Mark(markers[rec], 0)
-			env := schemas.Envelope{Tenant: Tenant, Reply: -1, Ref: &ref}
+			marker := fmt.Sprintf("%s-kafka-%d-%d", l.name, n, i)
+			rec := p.record(marker, r)
+			ref := checker.Mark(marker, 0)
+			env := schemas.Envelope{Tenant: l.tenant, Reply: -1, Ref: &ref}
 			rec.Partition, rec.Headers = r.Int32N(l.n), env.Headers(nil)
+			switch {
+			case rec.Topic == schemas.Accounts:
+				rec.Partition = 0
+			case rec.Key == nil && r.IntN(3) == 0:
+				// As librdkafka places it: of one key all go to one partition, which is not where we look for it.
+				rec.Key = fmt.Append(nil, r.IntN(users))
+				rec.Partition = int32(crc32.ChecksumIEEE(rec.Key) % uint32(l.n))
+			}
+			if r.IntN(50) == 0 {
+				spoil(rec, r)
+			} else {
+				markers[rec] = marker
+			}
 			records = append(records, rec)
 		}
 		call, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		for _, res := range l.kafka.ProduceSync(call, records...) {
+			if markers[res.Record] == "" {
+				l.noteUnreadable(res)
+				continue
+			}
 			s := checker.Sent{Marker: markers[res.Record], Items: 1, Verdict: harness.Accepted}
 			if res.Err != nil {
 				s.Verdict = harness.Unknown
@@ -130,5 +159,26 @@ func (l *Load) produce(ctx context.Context, p *producer, r *rand.Rand) {
 		}
 		cancel()
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// spoil makes a record one that nobody can read.
+func spoil(rec *kgo.Record, r *rand.Rand) {
+	switch {
+	case r.IntN(3) == 0 || rec.Topic == schemas.Accounts: // what accounts hold is not looked into by the checker
+		rec.Headers = rec.Headers[1:] // the tenant's
+	case len(rec.Value) == 0 || r.IntN(2) == 0:
+		rec.Value = []byte("not Avro")
+	default:
+		rec.Value = rec.Value[:6+r.IntN(2)] // the schema's id and next to nothing
+	}
+}
+
+func (l *Load) noteUnreadable(res kgo.ProduceResult) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if res.Err == nil {
+		l.unreadable = append(l.unreadable, checker.Position{Topic: res.Record.Topic, Partition: res.Record.Partition, Offset: res.Record.Offset})
+		l.why["unreadable"]++
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/counterfoil/counterfoil/schemas"
@@ -22,10 +23,13 @@ type request struct {
 
 // draw makes a request of a kind that the dice choose.
 func draw(marker string, r *rand.Rand) request {
-	kind, seed := r.IntN(len(doors)), r.Uint64()
+	door, seed := doors[r.IntN(len(doors))], r.Uint64()
+	if r.IntN(200) == 0 {
+		door = large
+	}
 	var again func(marker string) request
 	again = func(marker string) request {
-		req := doors[kind](marker, rand.New(rand.NewPCG(seed, 0)))
+		req := door(marker, rand.New(rand.NewPCG(seed, 0)))
 		req.again = again
 		return req
 	}
@@ -62,6 +66,13 @@ func web(marker string, r *rand.Rand) request {
 		}
 	}
 	return request{items: len(rows), post: func(ctx context.Context, c *harness.Client) (*harness.Answer, error) { return c.Web(ctx, rows) }}
+}
+
+// large sends an event about as large as an item may be: a little less, or a little more, which is refused.
+func large(marker string, r *rand.Rand) request {
+	rows := []row{event(marker, 0, r)}
+	rows[0]["website"] = strings.Repeat("w", 1<<20-1<<15+r.IntN(1<<16))
+	return request{items: 1, post: func(ctx context.Context, c *harness.Client) (*harness.Answer, error) { return c.Web(ctx, rows) }}
 }
 
 func purchases(marker string, r *rand.Rand) request {

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +27,12 @@ const (
 	apacheClusterID = "Y291bnRlcmZvaWwtdGVzdA"
 )
 
-// serverProperties is a broker that is its own controller. Verbs: broker port (twice), controller port (twice), log folder.
+// serverProperties is a broker that is its own controller. Verbs: broker port, controller port (twice), log folder, the address that it
+// tells clients.
 const serverProperties = `process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+advertised.listeners=PLAINTEXT://%[4]s
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:%[2]d
 log.dirs=%[3]s
@@ -72,7 +74,7 @@ func sharedApache(t testing.TB) *Apache {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := newApache(t, filepath.Join(dir, "apache"))
+		a := newApache(t, filepath.Join(dir, "apache"), 0, "")
 		shared.ends = append(shared.ends, func() { a.end(syscall.SIGKILL) })
 		a.Start(t)
 		shared.apache = a
@@ -83,14 +85,24 @@ func sharedApache(t testing.TB) *Apache {
 // ApacheKafka starts an empty Apache Kafka broker for this test alone and kills it at the test's end.
 func ApacheKafka(t testing.TB) *Apache {
 	t.Helper()
-	a := newApache(t, t.TempDir())
+	return startApache(t, newApache(t, t.TempDir(), 0, ""))
+}
+
+// ApacheKafkaBehind is such a broker that listens on a port of 127.0.0.1 and tells clients another address, of a proxy that leads there.
+func ApacheKafkaBehind(t testing.TB, port int, advertised string) *Apache {
+	t.Helper()
+	return startApache(t, newApache(t, t.TempDir(), port, advertised))
+}
+
+func startApache(t testing.TB, a *Apache) *Apache {
+	t.Helper()
 	t.Cleanup(func() { a.end(syscall.SIGKILL) })
 	a.Start(t)
 	return a
 }
 
-// newApache formats a data folder.
-func newApache(t testing.TB, dir string) *Apache {
+// newApache formats a data folder. A free port is taken for port 0; without an advertised address it is that of the port.
+func newApache(t testing.TB, dir string, port int, advertised string) *Apache {
 	t.Helper()
 	java, err := exec.LookPath("java")
 	if err != nil {
@@ -104,8 +116,9 @@ func newApache(t testing.TB, dir string) *Apache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Apache{dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), java: java, jars: filepath.Join(libs, "*")}
-	properties := fmt.Sprintf(serverProperties, ports[0], ports[1], filepath.Join(dir, "logs"))
+	port = cmp.Or(port, ports[0])
+	a := &Apache{dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), java: java, jars: filepath.Join(libs, "*")}
+	properties := fmt.Sprintf(serverProperties, port, ports[1], filepath.Join(dir, "logs"), cmp.Or(advertised, a.addr))
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(a.config(), []byte(properties), 0o644)); err != nil {
 		t.Fatal(err)
 	}

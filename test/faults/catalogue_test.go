@@ -1,0 +1,333 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/test/harness"
+)
+
+// fault is one way to break something. do breaks it, waits, and mends it; it draws what it needs to know from its own dice.
+type fault struct {
+	name  string
+	needs need
+	do    func(r *run, dice *rand.Rand)
+}
+
+// need is what must be ours to break.
+type need uint
+
+const (
+	ownKafka need = 1 << iota
+	apache        // Apache Kafka, ours
+	fake          // kfake
+	ownRegistry
+	ownClickHouse
+)
+
+// Sessions, leases and transactions last 2 s: a pause of more than that is one that others have noticed.
+const beyondSession = 2500 * time.Millisecond
+
+// catalogue is all faults. The package comment has them in words.
+var catalogue = []fault{
+	{"kill ingest", 0, func(r *run, dice *rand.Rand) { r.killCopy(pick(dice, r.c.Ingest), dice) }},
+	{"kill process", 0, func(r *run, dice *rand.Rand) { r.killCopy(pick(dice, r.c.Process), dice) }},
+	{"kill sink", 0, func(r *run, dice *rand.Rand) { r.killCopy(pick(dice, r.c.Sink), dice) }},
+	{"stop ingest", 0, func(r *run, dice *rand.Rand) { r.stopCopy(pick(dice, r.c.Ingest), dice) }},
+	{"stop process", 0, func(r *run, dice *rand.Rand) { r.stopCopy(pick(dice, r.c.Process), dice) }},
+	{"stop sink", 0, func(r *run, dice *rand.Rand) { r.stopCopy(pick(dice, r.c.Sink), dice) }},
+	{"process joins and leaves", 0, func(r *run, dice *rand.Rand) { r.joinAndLeave(r.extraProcess, dice) }},
+	{"sink joins and leaves", 0, func(r *run, dice *rand.Rand) { r.joinAndLeave(r.extraSink, dice) }},
+
+	{"kill Kafka", ownKafka, func(r *run, dice *rand.Rand) {
+		defer r.hold("kafka")()
+		r.c.Broken.Broker.Kill()
+		sleep(dice, 0, 3*time.Second)
+		r.c.Broken.Broker.Start()
+	}},
+	{"stop Kafka", apache, func(r *run, dice *rand.Rand) {
+		defer r.hold("kafka")()
+		r.c.Broken.Broker.Pause()
+		sleep(dice, beyondSession, 5*time.Second)
+		r.c.Broken.Broker.Resume()
+	}},
+	{"Kafka cut off", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Cut, dice) }},
+	{"Kafka silent", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Silent, dice) }},
+	{"Kafka's answers lost", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Unanswered, dice) }},
+	{"Kafka slow", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Slow, dice) }},
+	{"commits applied and answered with an error", fake, func(r *run, dice *rand.Rand) { r.unsureCommits(true, dice) }},
+	{"commits answered with an error", fake, func(r *run, dice *rand.Rand) { r.unsureCommits(false, dice) }},
+	{"coordinators not there", fake, (*run).noCoordinator},
+
+	{"kill ClickHouse", ownClickHouse, func(r *run, dice *rand.Rand) {
+		defer r.hold("clickhouse")()
+		for range 1 + dice.IntN(2) {
+			r.c.Broken.ClickHouse.Kill()
+			sleep(dice, 0, 2*time.Second)
+		}
+	}},
+	{"stop ClickHouse", ownClickHouse, func(r *run, dice *rand.Rand) {
+		defer r.hold("clickhouse")()
+		r.c.Broken.ClickHouse.Pause()
+		sleep(dice, beyondSession, 5*time.Second)
+		r.c.Broken.ClickHouse.Resume()
+	}},
+	{"ClickHouse out of memory", ownClickHouse, (*run).outOfMemory},
+	{"ClickHouse has too many parts", ownClickHouse, func(r *run, dice *rand.Rand) {
+		r.refuse(dice, "MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 0", "RESET SETTING parts_to_throw_insert, parts_to_delay_insert")
+	}},
+	{"ClickHouse is read-only", ownClickHouse, func(r *run, dice *rand.Rand) {
+		r.refuse(dice, "MODIFY SETTING table_readonly = 1", "MODIFY SETTING table_readonly = 0")
+	}},
+	{"ClickHouse fails before it applies", ownClickHouse, func(r *run, dice *rand.Rand) {
+		defer r.hold("clickhouse")()
+		const point = "compact_part_writer_fail_in_add_streams"
+		r.sql("SYSTEM ENABLE FAILPOINT " + point)
+		sleep(dice, time.Second, 3*time.Second)
+		r.sql("SYSTEM DISABLE FAILPOINT " + point)
+	}},
+	{"ClickHouse applies and answers with an error", ownClickHouse, func(r *run, dice *rand.Rand) {
+		// A view that is fed from a table fails when the table has its part already.
+		r.watch(dice, "throwIf(offset >= 0, 'memory limit exceeded while pushing to a view', toInt16(241))")
+	}},
+	{"ClickHouse applies and answers late", ownClickHouse, func(r *run, dice *rand.Rand) { r.watch(dice, "sleep(3)") }},
+	{"ClickHouse pauses between check and commit", ownClickHouse, func(r *run, dice *rand.Rand) {
+		// A block passes the constraints, and then its part is written, with an index that takes longer than the lease.
+		r.refuse(dice, "ADD INDEX slow (offset + sleep(3)) TYPE minmax", "DROP INDEX slow")
+	}},
+	{"ClickHouse cut off", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Cut, dice) }},
+	{"ClickHouse silent", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Silent, dice) }},
+	{"ClickHouse's answers lost", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Unanswered, dice) }},
+	{"ClickHouse slow", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Slow, dice) }},
+
+	{"kill the registry", ownRegistry, func(r *run, dice *rand.Rand) {
+		defer r.hold("registry")()
+		r.c.Broken.RegistryNet.Set("", harness.Cut)
+		r.c.Broken.Registry.Kill()
+		sleep(dice, time.Second, 4*time.Second)
+		r.c.Broken.RegistryNet.Set("", harness.Whole)
+	}},
+	{"the registry is down when a copy starts", ownRegistry, func(r *run, dice *rand.Rand) {
+		defer r.hold("registry")()
+		r.c.Broken.RegistryNet.Set("", harness.Cut)
+		copy := pick(dice, r.c.All())
+		release := r.hold(copy.Name())
+		r.excuse(copy, func() {
+			copy.Kill()
+			copy.Start()
+			sleep(dice, time.Second, 3*time.Second)
+			r.c.Broken.RegistryNet.Set("", harness.Whole)
+			copy.WaitReady()
+		})
+		release()
+	}},
+}
+
+func pick[T any](dice *rand.Rand, all []T) T { return all[dice.IntN(len(all))] }
+
+func sleep(dice *rand.Rand, least, most time.Duration) {
+	time.Sleep(least + time.Duration(dice.Int64N(int64(most-least))))
+}
+
+// killCopy kills a copy, perhaps again while it starts, and starts it after a while or at once.
+func (r *run) killCopy(copy *harness.Copy, dice *rand.Rand) {
+	defer r.hold(copy.Name())()
+	r.excuse(copy, func() {
+		for range 1 + dice.IntN(2) {
+			copy.Kill()
+			if dice.IntN(2) == 0 {
+				sleep(dice, 0, 4*time.Second)
+			}
+			copy.Start()
+			sleep(dice, 0, time.Second)
+		}
+		copy.WaitReady()
+	})
+}
+
+// stopCopy stops a copy for longer than its session.
+func (r *run) stopCopy(copy *harness.Copy, dice *rand.Rand) {
+	defer r.hold(copy.Name())()
+	r.excuse(copy, func() {
+		copy.Pause()
+		sleep(dice, beyondSession, 5*time.Second)
+		copy.Resume()
+	})
+}
+
+// joinAndLeave has one more copy of a role for a while.
+func (r *run) joinAndLeave(copy *harness.Copy, dice *rand.Rand) {
+	defer r.hold(copy.Name())()
+	copy.Start()
+	sleep(dice, time.Second, 6*time.Second) // it may not be ready yet
+	if dice.IntN(2) == 0 {
+		copy.Kill()
+	} else {
+		copy.Stop()
+	}
+}
+
+// breakKafkaWire breaks the way of one copy to Kafka.
+func (r *run) breakKafkaWire(w harness.Wire, dice *rand.Rand) {
+	copy := pick(dice, r.c.All())
+	defer r.hold(copy.Name())()
+	r.c.Broken.KafkaNet.Set(copy.ClientID(), w)
+	sleep(dice, time.Second, 6*time.Second)
+	r.c.Broken.KafkaNet.Set(copy.ClientID(), harness.Whole)
+}
+
+// breakClickHouseWire breaks the way of one copy to ClickHouse.
+func (r *run) breakClickHouseWire(w harness.Wire, dice *rand.Rand) {
+	copy := pick(dice, r.c.All())
+	if dice.IntN(2) == 0 {
+		copy = pick(dice, r.c.Sink)
+	}
+	defer r.hold(copy.Name())()
+	copy.ClickHouseNet.Set("", w)
+	sleep(dice, time.Second, 6*time.Second)
+	copy.ClickHouseNet.Set("", harness.Whole)
+}
+
+// unsureCommits has kfake answer every third commit of a transaction with an error that says nothing of its fate. Where it is applied, another
+// connection of "the same producer" gets it through.
+func (r *run) unsureCommits(applied bool, dice *rand.Rand) {
+	defer r.hold("kafka")()
+	side, err := kgo.NewClient(r.c.Kafka...)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	defer side.Close()
+	var commits atomic.Int32
+	r.c.Broken.Broker.Control(func(fake *kfake.Cluster, req kmsg.Request) (kmsg.Response, error, bool) {
+		end, ok := req.(*kmsg.EndTxnRequest)
+		if !ok || !end.Commit || commits.Add(1)%3 != 0 {
+			return nil, nil, false
+		}
+		if applied {
+			again := *end
+			fake.SleepControl(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				_, _ = again.RequestWith(ctx, side) // passes this function as the next commit; where it fails, the commit is not applied
+			})
+		}
+		answer := end.ResponseKind().(*kmsg.EndTxnResponse)
+		answer.ErrorCode = kerr.UnknownServerError.Code
+		return answer, nil, true
+	})
+	sleep(dice, 2*time.Second, 4*time.Second)
+	r.c.Broken.Broker.Control(nil)
+}
+
+// noCoordinator has kfake answer a share of what goes to coordinators with the errors of one that moves or loads.
+func (r *run) noCoordinator(dice *rand.Rand) {
+	defer r.hold("kafka")()
+	code := pick(dice, []*kerr.Error{kerr.NotCoordinator, kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable}).Code
+	share := uint32(2 + dice.IntN(4))
+	var n atomic.Uint32
+	r.c.Broken.Broker.Control(func(_ *kfake.Cluster, req kmsg.Request) (kmsg.Response, error, bool) {
+		resp := req.ResponseKind()
+		switch resp := resp.(type) {
+		case *kmsg.HeartbeatResponse:
+			resp.ErrorCode = code
+		case *kmsg.JoinGroupResponse:
+			resp.ErrorCode = code
+		case *kmsg.SyncGroupResponse:
+			resp.ErrorCode = code
+		case *kmsg.InitProducerIDResponse:
+			resp.ErrorCode = code
+		case *kmsg.EndTxnResponse:
+			resp.ErrorCode = code
+		case *kmsg.OffsetCommitResponse:
+			for _, t := range req.(*kmsg.OffsetCommitRequest).Topics {
+				topic := kmsg.OffsetCommitResponseTopic{Topic: t.Topic, TopicID: t.TopicID}
+				for _, p := range t.Partitions {
+					topic.Partitions = append(topic.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: code})
+				}
+				resp.Topics = append(resp.Topics, topic)
+			}
+		default:
+			return nil, nil, false
+		}
+		return resp, nil, n.Add(1)%share == 0
+	})
+	sleep(dice, 2*time.Second, 4*time.Second)
+	r.c.Broken.Broker.Control(nil)
+}
+
+// outOfMemory starts ClickHouse again with less memory than it has in use by then, and again with enough.
+func (r *run) outOfMemory(dice *rand.Rand) {
+	defer r.hold("clickhouse")()
+	dir := filepath.Join(r.c.Broken.ClickHouse.Dir, "config.d")
+	path := filepath.Join(dir, "memory.xml")
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = os.WriteFile(path, []byte("<clickhouse><max_server_memory_usage>250000000</max_server_memory_usage></clickhouse>\n"), 0o644)
+	}
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	r.c.Broken.ClickHouse.Kill()
+	sleep(dice, 2*time.Second, 4*time.Second)
+	if err := os.Remove(path); err != nil {
+		r.t.Error(err)
+	}
+	r.c.Broken.ClickHouse.Kill()
+}
+
+// refuse alters some log tables for a while.
+func (r *run) refuse(dice *rand.Rand, begin, end string) {
+	defer r.hold("clickhouse")()
+	tables := someTables(dice)
+	for _, table := range tables {
+		r.sql(fmt.Sprintf("ALTER TABLE `%s` %s", table, begin))
+	}
+	sleep(dice, time.Second, 4*time.Second)
+	for _, table := range tables {
+		r.sql(fmt.Sprintf("ALTER TABLE `%s` %s", table, end))
+	}
+}
+
+// watch feeds a view from some log tables for a while, which computes an expression for each block.
+func (r *run) watch(dice *rand.Rand, expression string) {
+	defer r.hold("clickhouse")()
+	tables := someTables(dice)
+	for _, table := range tables {
+		r.sql(fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS `watch_%[1]s` (offset Int64, x UInt8) ENGINE = Null AS SELECT offset, %[2]s AS x FROM `%[1]s` SETTINGS allow_custom_error_code_in_throwif = 1",
+			table, expression))
+	}
+	sleep(dice, time.Second, 4*time.Second)
+	for _, table := range tables {
+		r.sql(fmt.Sprintf("DROP VIEW IF EXISTS `watch_%s`", table))
+	}
+}
+
+// someTables draws one to three of the busiest log tables.
+func someTables(dice *rand.Rand) []string {
+	all := []string{"ownership", "customer_events", "unprocessed", "sales", "batches"}
+	dice.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:1+dice.IntN(3)]
+}
+
+// named are the faults of the catalogue whose names have a part, all for "", and of these only those whose needs are met.
+func named(part string, have need) (all []fault) {
+	for _, f := range catalogue {
+		if f.needs&^have == 0 && strings.Contains(f.name, part) {
+			all = append(all, f)
+		}
+	}
+	return all
+}

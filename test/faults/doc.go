@@ -1,0 +1,43 @@
+// Package faults breaks the product and everything that it stands on, at random moments and under load, and proves afterwards that nothing that was
+// accepted is lost, nothing is doubled, every item has one outcome, keys are judged in order, and ClickHouse is exact.
+//
+// [TestFaults] makes short runs on a cluster of two copies of each role. A seed draws the load (test/load) and a schedule of faults, a third of
+// which begin beside the one before. After each run test/checker compares Kafka and ClickHouse with what callers were told, and the run itself
+// looks whether every caller was answered or told where to ask, whether all lag is gone, and whether a plain count of each log table was exact at
+// every moment at which it was sampled. A failure prints the command that repeats its seed. [TestSoak] is one long run.
+//
+//	SEED=17 go test -v -run 'TestFaults$' ./test/faults     repeats a seed
+//	SEEDS=300 go test -timeout 3h -v -run 'TestFaults$' ... as many other seeds
+//	FAULT=ClickHouse SEEDS=10 go test ...                   only faults whose names have that part
+//	SOAK=1 SOAK_FOR=30m go test -run TestSoak ...           for so long
+//	SOAK=1 FAULTS=200 ITEMS=1000000 go test -run TestSoak   until so much has happened
+//	TEST_KAFKA=apache SEED=17 go test ...                   on Apache Kafka
+//
+// Sessions, leases and transactions last 2 s here; "a while" is some seconds, about half of the time longer than these.
+//
+//	fault                                      what is done
+//	kill ingest, process, sink                 kill -9, once or twice, perhaps while it starts; a supervisor starts what ends by itself
+//	stop ingest, process, sink                 SIGSTOP for longer than a session, then SIGCONT
+//	process, sink joins and leaves             a third copy, which ends with SIGTERM or kill -9: two rebalances
+//	kill Kafka                                 Apache Kafka: kill -9, restart on its data; kfake is closed as `counterfoil up` does
+//	stop Kafka                                 SIGSTOP (Apache Kafka)
+//	Kafka cut off                              one copy's connections end and new ones are refused, for a while
+//	Kafka silent                               they carry nothing, and neither end hears of it; what was sent arrives late
+//	Kafka's answers lost                       requests arrive, answers do not
+//	Kafka slow                                 100 ms for each piece
+//	commits (applied and) answered with an error  EndTxn is answered with UNKNOWN_SERVER_ERROR, and was applied or not (kfake)
+//	coordinators not there                     NOT_COORDINATOR and the like to a share of the requests (kfake)
+//	kill, stop ClickHouse                      kill -9 and restart; SIGSTOP for longer than a lease
+//	ClickHouse out of memory                   a memory limit below what it has in use
+//	ClickHouse has too many parts, is read-only  some tables refuse inserts
+//	ClickHouse fails before it applies         a failpoint of ClickHouse in the writer of parts
+//	ClickHouse applies and answers with an error  MEMORY_LIMIT_EXCEEDED from a view behind some tables, whose parts are in by then
+//	ClickHouse applies and answers late        the view takes 3 s
+//	ClickHouse pauses between check and commit an index of some tables takes 3 s, after the constraints and before the part is in
+//	ClickHouse cut off, silent, answers lost, slow  one copy's connections, as with Kafka
+//	kill the registry                          kill -9, and its address refuses for a while
+//	the registry is down when a copy starts    a copy is killed and started meanwhile
+//
+// Always at work, as part of the load: producers with another partitioner, and to any partition; records that nobody can read; items about as large
+// as may be; several callers that change the same keys; requests repeated with and without an idempotency key.
+package faults

@@ -142,7 +142,8 @@ func TestCreateAnalystRefuses(t *testing.T) {
 // The engine here makes no users; what a server is told is at least its language.
 func TestCreateAnalystSpeaksSQL(t *testing.T) {
 	r := newAnalystRig(t)
-	statements := r.conn.analystSQL("bob", strings.Repeat("0", 64), `o'neill & sons\`)
+	statements, err := r.conn.analystSQL(&r.conn.nodes[0], "bob", strings.Repeat("0", 64), `o'neill & sons\`)
+	must(t, err)
 	if len(statements) < 4*len(AnalystTables()) {
 		t.Errorf("%d statements for %d tables", len(statements), len(AnalystTables()))
 	}

@@ -185,7 +185,10 @@ func (c *Conn) Migrated(ctx context.Context) error {
 }
 
 // render makes the statements of a file for one node.
-func (c *Conn) render(n *node, text string) ([]string, error) {
+func (c *Conn) render(n *node, text string) ([]string, error) { return c.renderAs(n, text, c.table) }
+
+// renderAs makes the statements of a file for one node, in which tables and views that are read have the full names that read gives them.
+func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]string, error) {
 	cluster := c.cfg.Cluster != ""
 	replicated := func(engine, table, args string) string {
 		if !cluster || len(c.shards[n.shard]) < 2 {
@@ -198,7 +201,7 @@ func (c *Conn) render(n *node, text string) ([]string, error) {
 	}
 	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
 		"database":  func() string { return "`" + c.cfg.Database + "`" },
-		"table":     c.table,
+		"table":     read,
 		"local":     c.local,
 		"mergeTree": func(table string) string { return replicated("MergeTree", table, "") },
 		"replacing": func(table, args string) string { return replicated("ReplacingMergeTree", table, args) },

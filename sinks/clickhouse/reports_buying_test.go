@@ -380,7 +380,7 @@ func TestBuyingReportsWindow(t *testing.T) {
 func migrated(t testing.TB) *Conn {
 	t.Helper()
 	server := stack.ClickHouse(t)
-	conn, err := Open(t.Context(), Config{Hosts: []string{server.Addr}, Database: server.Database(t), User: "default"})
+	conn, err := Open(t.Context(), configOf(t, server))
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	_, err = conn.Migrate(t.Context(), false)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,10 +54,22 @@ const partitions = 4
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
+	return newRigOn(t, stack.ClickHouse(t))
+}
+
+// configOf is how to reach a server, or cluster, and a database of the test's own there.
+func configOf(t testing.TB, server *stack.CH) Config {
+	t.Helper()
+	port, _ := strconv.Atoi(server.NodePort) // empty: none
+	return Config{Hosts: strings.Split(server.Addr, ","), Database: server.Database(t), User: server.User, Password: server.Password,
+		TLS: server.TLS, CAFile: server.CAFile, Cluster: server.Cluster, NodePort: port}
+}
+
+func newRigOn(t testing.TB, server *stack.CH) *rig {
+	t.Helper()
 	ctx := t.Context()
 	r := &rig{t: t, broker: stack.Kafka(t), encoders: map[string]*schemas.Encoder{}}
-	server := stack.ClickHouse(t)
-	r.cfg = Config{Hosts: []string{server.Addr}, Database: server.Database(t), User: "default"}
+	r.cfg = configOf(t, server)
 	var err error
 	r.conn, err = Open(ctx, r.cfg)
 	must(t, err)

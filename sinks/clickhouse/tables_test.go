@@ -56,7 +56,7 @@ func TestTenantTablesAreAll(t *testing.T) {
 
 func TestMigrateTwiceAtOnce(t *testing.T) {
 	server := stack.ClickHouse(t)
-	cfg := Config{Hosts: []string{server.Addr}, Database: server.Database(t), User: "default"}
+	cfg := configOf(t, server)
 	conn, err := Open(t.Context(), cfg)
 	must(t, err)
 	defer conn.Close()

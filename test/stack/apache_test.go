@@ -3,6 +3,7 @@ package stack_test
 import (
 	"context"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,7 +45,12 @@ func TestApacheKafkaComesBack(t *testing.T) {
 			a.Start(t)
 		case "killed":
 			a.Pause(t)
-			time.AfterFunc(time.Second, func() { a.Resume(t) })
+			var resumed sync.WaitGroup
+			resumed.Go(func() {
+				time.Sleep(time.Second)
+				a.Resume(t)
+			})
+			t.Cleanup(resumed.Wait) // before the broker ends
 		}
 	}
 	var got []string

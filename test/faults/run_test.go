@@ -74,20 +74,31 @@ func (r *run) load(seed uint64, workers int) *load.Load {
 	return l
 }
 
+// hands are the seeds that share a deck of all kinds of faults: any so many seeds, from a multiple of it on, have each kind at least once.
+const hands = 4
+
 // schedule draws faults from a seed: each kind comes once before any comes again.
 func (r *run) schedule(seed uint64) func() (f fault, dice *rand.Rand, pause time.Duration, beside bool) {
-	dice := rand.New(rand.NewPCG(seed, 1<<33))
+	shuffle, dice := rand.New(rand.NewPCG(seed/hands, 1<<33)), rand.New(rand.NewPCG(seed, 1<<34))
 	var deck []fault
 	return func() (fault, *rand.Rand, time.Duration, bool) {
 		if len(deck) == 0 {
+			first := deck == nil
 			deck = named(os.Getenv("FAULT"), r.have)
-			dice.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+			shuffle.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+			if first {
+				n := int(seed%hands) * len(deck) / hands
+				deck = slices.Concat(deck[n:], deck[:n])
+			}
 		}
 		f := deck[0]
 		deck = deck[1:]
 		return f, rand.New(rand.NewPCG(dice.Uint64(), 0)), 200*time.Millisecond + time.Duration(dice.Int64N(int64(1500*time.Millisecond))), dice.IntN(3) == 0
 	}
 }
+
+// hand is how many faults a short run has.
+func (r *run) hand() int { return (len(named(os.Getenv("FAULT"), r.have)) + hands - 1) / hands }
 
 // breakThings carries out a seed's schedule until enough reports true, then lets everything recover. A third of the faults begin beside the one
 // before them.

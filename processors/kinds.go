@@ -51,7 +51,8 @@ type asker interface {
 type item struct {
 	env     schemas.Envelope
 	id      string
-	version int64
+	version int64 // of a change that the item makes
+	place   int64 // its place among the items of its key, as a version; of a replay that of the first attempt
 	number  int64
 	view    reference.View
 	asked   *schemas.CallQuery // of an asker's item
@@ -97,8 +98,17 @@ func (k *kind) writes() []string {
 	} else {
 		topics = append(topics, schemas.ProcessedTopic(k.name), schemas.UnprocessedTopic(k.name))
 	}
+	return append(topics, k.changelogs()...)
+}
+
+// changelogs lists the topics of what is remembered of a kind.
+func (k *kind) changelogs() []string {
+	var topics []string
 	if k.stateful {
 		topics = append(topics, schemas.StateTopic(k.name))
+	}
+	if k.newJudge != nil {
+		topics = append(topics, schemas.Attempts)
 	}
 	return topics
 }
@@ -200,8 +210,14 @@ func (j *ownershipJudge) key(tenant string) []byte {
 }
 
 func (j *ownershipJudge) decide(it *item) verdict {
-	j.head, j.next = upserts.Decide(&j.value, j.state.get(j.stateKey), it.version)
-	return verdict{head: &j.head, outcome: &j.head.Outcome}
+	cur := j.state.get(j.stateKey)
+	if it.env.First == nil {
+		j.head, j.next = upserts.Decide(&j.value, cur, it.version)
+		return verdict{head: &j.head, outcome: &j.head.Outcome}
+	}
+	var reasons []schemas.Reason
+	j.head, j.next, reasons = upserts.DecideReplay(&j.value, cur, it.place, it.version)
+	return verdict{head: &j.head, outcome: &j.head.Outcome, reasons: reasons}
 }
 
 func (j *ownershipJudge) keep() { j.state.put(j.stateKey, j.next) }
@@ -347,7 +363,7 @@ func (j *transactionJudge) decide(*item) verdict {
 func (j *transactionJudge) keep() {}
 
 // saleJudge: the key is tenant and sale id, for the order in which sales of one id replace each other; there is no state, because the
-// position says which came last.
+// position says which came last. A replay keeps its place: what it becomes replaces its earlier attempts, and no later sale.
 type saleJudge struct {
 	decoder *schemas.Decoder[schemas.Sale]
 
@@ -383,11 +399,11 @@ func (j *saleJudge) decide(it *item) verdict {
 	head, candidates, reasons := matching.Decide(&j.value, it.asked, it.found)
 	key := matching.SaleKey(&j.value, it.id)
 	if len(reasons) > 0 {
-		j.unmatched = schemas.UnmatchedSale{SaleKey: key, Version: it.version, Candidates: candidates, Item: j.value}
+		j.unmatched = schemas.UnmatchedSale{SaleKey: key, Version: it.place, Candidates: candidates, Item: j.value}
 		return verdict{reasons: reasons, sale: &j.unmatched}
 	}
 	j.head = head
-	j.head.SaleKey, j.head.Version = key, it.version
+	j.head.SaleKey, j.head.Version = key, it.place
 	return verdict{head: &j.head, outcome: &j.head.Outcome}
 }
 

@@ -38,6 +38,7 @@ type lane struct {
 	judge      judge       // nil where records are passed on
 	requests   *requests   // nil where they are judged
 	state      state       // nil where the kind has none
+	attempts   *attempts   // nil where records are passed on
 	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
@@ -63,6 +64,7 @@ type tally struct {
 	reasons                    []string // one code for each reason of the unprocessed
 	unprocessed                int
 
+	late            int      // replays that came too late
 	passed, dropped int      // records of requests
 	verdicts        []string // on requests
 }
@@ -87,24 +89,37 @@ func (l *lane) asMap() map[string][]int32 {
 func (l *lane) clearState() {
 	if l.kind.newJudge != nil {
 		l.judge = l.kind.newJudge(l)
+		l.attempts = newAttempts(l)
 		return
 	}
 	l.requests = newRequests(l)
 	l.state = l.requests
 }
 
+// tables are all that the lane remembers.
+func (l *lane) tables() []state {
+	var all []state
+	if l.state != nil {
+		all = append(all, l.state)
+	}
+	if l.attempts != nil {
+		all = append(all, l.attempts)
+	}
+	return all
+}
+
 // drop forgets the round; keep makes it part of the state.
 func (l *lane) drop() {
-	if l.state != nil {
-		l.state.drop()
+	for _, t := range l.tables() {
+		t.drop()
 	}
 	l.tally = tally{reasons: l.tally.reasons[:0], verdicts: l.tally.verdicts[:0]}
 	l.out.reset()
 }
 
 func (l *lane) keep() {
-	if l.state != nil {
-		l.state.keep()
+	for _, t := range l.tables() {
+		t.keep()
 	}
 	l.s.p.metrics.judged(l)
 	l.drop()
@@ -124,8 +139,13 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 		l.next = rec.Offset + 1
 		l.judged = rec.Timestamp
 	}
-	if l.state != nil && l.requests == nil {
-		return l.state.write(&l.out)
+	if l.requests != nil {
+		return nil // see requests.settle
+	}
+	for _, t := range l.tables() {
+		if err := t.write(&l.out); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -174,7 +194,7 @@ func (l *lane) askOne(rec *kgo.Record) (place int, err error) {
 	} else if err != nil {
 		return asksNothing, nil
 	}
-	if len(l.judge.check()) > 0 || l.rightPartition(env.Tenant) != rec.Partition {
+	if len(l.judge.check()) > 0 || l.rightPartition(&env, false) != rec.Partition {
 		return asksNothing, nil
 	}
 	asking = true
@@ -201,6 +221,9 @@ func (l *lane) judgeOne(rec *kgo.Record, i int) error {
 	case err != nil:
 		l.deadLetter(rec, &env.Tenant, schemas.CodeBadHeader, err.Error())
 		return nil
+	case l.attempts.done(&env):
+		l.tally.late++
+		return nil
 	case rec.Value == nil:
 		l.deadLetter(rec, &env.Tenant, schemas.CodeUndecodable, "the record has no value")
 		return nil
@@ -218,10 +241,14 @@ func (l *lane) judgeOne(rec *kgo.Record, i int) error {
 	}
 	l.it = item{
 		env:     env,
-		id:      l.identity(rec, &env),
+		id:      env.ItemID(rec.Topic, l.epoch, rec.Partition, rec.Offset),
 		version: schemas.Version(l.epoch, rec.Offset),
 		number:  l.s.p.deps.Epochs.ItemNumber(l.kind.name, l.partition, rec.Offset, l.partitions),
 		view:    l.view,
+	}
+	l.it.place = l.it.version
+	if env.First != nil {
+		l.it.place = schemas.Version(env.First.Epoch, env.First.Offset)
 	}
 	if l.kind.calls {
 		switch {
@@ -259,18 +286,6 @@ func (l *lane) decode(rec *kgo.Record) (err error) {
 	return l.judge.decode(rec.Value)
 }
 
-// identity of an item: by its place in its batch, or for a bare record by where the producer put it.
-func (l *lane) identity(rec *kgo.Record, env *schemas.Envelope) string {
-	switch {
-	case env.Batch != "":
-		return schemas.ItemID(env.Tenant, env.Batch, env.Index)
-	case env.Origin != nil:
-		return schemas.BareItemID(rec.Topic, l.epoch, env.Origin.Partition, env.Origin.Offset)
-	default:
-		return schemas.BareItemID(rec.Topic, l.epoch, rec.Partition, rec.Offset)
-	}
-}
-
 // internalFault is why an item is unprocessed that we failed at. It can be replayed.
 func internalFault() []schemas.Reason {
 	return []schemas.Reason{{Code: schemas.CodeInternalError, Message: "The item could not be judged because of an internal fault."}}
@@ -288,12 +303,13 @@ func (l *lane) decide(rec *kgo.Record) (v verdict) {
 			v = verdict{reasons: internalFault()}
 		}
 	}()
-	if reasons := l.judge.check(); len(reasons) > 0 {
-		return verdict{reasons: reasons}
-	}
-	if right := l.rightPartition(l.it.env.Tenant); right != rec.Partition {
+	reasons := l.judge.check()
+	if right := l.rightPartition(&l.it.env, len(reasons) > 0); right != rec.Partition {
 		l.forward(rec, right)
 		return verdict{}
+	}
+	if len(reasons) > 0 {
+		return verdict{reasons: reasons}
 	}
 	v = l.judge.decide(&l.it)
 	if len(v.reasons) > 0 {
@@ -315,13 +331,21 @@ func (l *lane) decide(rec *kgo.Record) (v verdict) {
 	return verdict{}
 }
 
-// rightPartition is where the decoded item must be judged, whatever partitioner its producer used.
-func (l *lane) rightPartition(tenant string) int32 {
-	key := l.judge.key(tenant)
-	if key == nil {
+// rightPartition is where the decoded item must be judged, whatever partitioner its producer used. What has no key, or has defects, may be
+// judged wherever it lies; but a replay must meet what is remembered of its item.
+func (l *lane) rightPartition(env *schemas.Envelope, defective bool) int32 {
+	var key []byte
+	if !defective {
+		key = l.judge.key(env.Tenant)
+	}
+	switch {
+	case key != nil:
+		return schemas.Partition(key, l.partitions)
+	case env.First != nil:
+		return schemas.Partition([]byte(env.First.ID), l.partitions)
+	default:
 		return l.partition
 	}
-	return schemas.Partition(key, l.partitions)
 }
 
 // forward passes a misplaced record on to the partition of its key, unchanged but for a header that says where it came from, and with it
@@ -353,6 +377,9 @@ func (l *lane) outcome(rec *kgo.Record) schemas.Outcome {
 	}
 	if l.it.env.Batch != "" {
 		o.Batch = &l.it.env.Batch
+	}
+	if l.it.env.First != nil {
+		o.AcceptedAt = l.it.env.First.AcceptedAt
 	}
 	return o
 }
@@ -408,6 +435,7 @@ func (l *lane) add(rec *kgo.Record, topic string, value []byte) {
 		Value:     value,
 		Headers:   l.out.envelope(rec.Headers),
 	})
+	l.attempts.note(&l.it.env, rec.Timestamp)
 }
 
 // deadLetter keeps a record that cannot be read as an item: whole, with its source position.

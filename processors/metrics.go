@@ -21,6 +21,7 @@ type metrics struct {
 	unprocessed  *prometheus.CounterVec
 	reasons      *prometheus.CounterVec
 	forwarded    *prometheus.CounterVec
+	late         *prometheus.CounterVec
 	dead         *prometheus.CounterVec
 	requests     *prometheus.CounterVec
 	passed       *prometheus.CounterVec
@@ -70,6 +71,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		unprocessed:  counter("unprocessed_total", "Unprocessed outcomes.", "kind"),
 		reasons:      counter("reasons_total", "Reasons of unprocessed outcomes and dead letters, by code.", "kind", "code"),
 		forwarded:    counter("forwarded_total", "Misplaced records passed on to the partition of their key.", "kind"),
+		late:         counter("late_replays_total", "Replays that were dropped because their attempt, or a later one, has an outcome.", "kind"),
 		dead:         counter("dead_letters_total", "Records that could not be read as items.", "kind"),
 		requests:     counter("requests_total", "Requests with an idempotency key by verdict: accepted, repeated (same body), conflict (another body).", "verdict"),
 		passed:       counter("request_records_total", "Records of such requests: passed on to where they belong, or dropped with a request that is not the first.", "fate"),
@@ -95,6 +97,7 @@ func (m *metrics) judged(l *lane) {
 	m.unprocessed.WithLabelValues(name).Add(float64(l.tally.unprocessed))
 	m.forwarded.WithLabelValues(name).Add(float64(l.tally.forwarded))
 	m.dead.WithLabelValues(name).Add(float64(l.tally.dead))
+	m.late.WithLabelValues(name).Add(float64(l.tally.late))
 	if l.requests != nil {
 		m.passed.WithLabelValues("passed").Add(float64(l.tally.passed))
 		m.passed.WithLabelValues("dropped").Add(float64(l.tally.dropped))
@@ -105,9 +108,11 @@ func (m *metrics) judged(l *lane) {
 	for _, code := range l.tally.reasons {
 		m.reasons.WithLabelValues(name, code).Inc()
 	}
-	if l.state != nil {
-		m.stateKeys.WithLabelValues(name, strconv.Itoa(int(l.partition))).Set(float64(l.state.size()))
+	keys := 0
+	for _, t := range l.tables() {
+		keys += t.size()
 	}
+	m.stateKeys.WithLabelValues(name, strconv.Itoa(int(l.partition))).Set(float64(keys))
 }
 
 func (m *metrics) setTakeover(topic string, partition int32, state float64) {

@@ -67,7 +67,7 @@ func (o *output) envelope(item []kgo.RecordHeader) []kgo.RecordHeader {
 	begin := len(o.headers)
 	for _, h := range item {
 		switch h.Key {
-		case schemas.HeaderTenant, schemas.HeaderBatch, schemas.HeaderIndex, schemas.HeaderAttempt, schemas.HeaderRef, schemas.HeaderTraceParent:
+		case schemas.HeaderTenant, schemas.HeaderBatch, schemas.HeaderIndex, schemas.HeaderAttempt, schemas.HeaderFirst, schemas.HeaderRef, schemas.HeaderTraceParent:
 			o.headers = append(o.headers, h)
 		}
 	}

@@ -2,9 +2,7 @@ package processors
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,24 +24,16 @@ const requestMemory = 24 * time.Hour
 // A request that has no effect is answered at its header. The first one is answered with its last record, which may come rounds later and to
 // another copy: its caller takes the answer to mean that all of the batch is where it belongs, before whatever is sent afterwards.
 type requests struct {
-	*stateTable[schemas.Request] // by schemas.RequestKey
-	l                            *lane
-
-	// What is remembered, in the order of acceptance, from oldest on; what was replaced since is still in it. It is made when it is first
-	// needed, because a changelog that is read back may hold a key many times.
-	order   []*schemas.Request
-	oldest  int
-	ordered bool
-	latest  time.Time // of the records so far
+	*memory[schemas.Request] // by schemas.RequestKey
+	l                        *lane
 
 	// The round under way.
-	fresh   []freshRequest
-	answers []requestAnswer
-	expired int // of order, from oldest on
+	accepted []acceptedRequest
+	answers  []requestAnswer
 }
 
-// freshRequest is a request that was accepted in this round.
-type freshRequest struct {
+// acceptedRequest is a request that was accepted in this round.
+type acceptedRequest struct {
 	request *schemas.Request
 	header  int // place of its batch header among the lane's records
 }
@@ -58,7 +48,8 @@ type requestAnswer struct {
 func newRequests(l *lane) *requests {
 	topic := schemas.StateTopic(l.kind.name)
 	decoder := schemas.NewDecoder[schemas.Request](l.s.p.deps.Registry, schemas.RequestSchema)
-	return &requests{stateTable: newStateTable(topic, l.partition, l.codecs.state, decoder), l: l}
+	table := newStateTable(topic, l.partition, l.codecs.state, decoder)
+	return &requests{memory: newMemory(table, requestMemory, func(r *schemas.Request) time.Time { return r.At }), l: l}
 }
 
 // judge passes a record on, or drops it, or makes it a dead letter.
@@ -91,9 +82,7 @@ func (q *requests) judge(rec *kgo.Record) {
 	}
 	key := schemas.RequestKey(env.Tenant, to.Route, to.Key)
 	known := q.get(key)
-	if rec.Timestamp.After(q.latest) {
-		q.latest = rec.Timestamp
-	}
+	q.seen(rec.Timestamp)
 	passed := kgo.Record{Topic: to.Topic, Partition: to.Partition, Key: rec.Key, Value: rec.Value, Headers: headers}
 	if to.Topic != schemas.Batches {
 		if known == nil || known.Batch != env.Batch {
@@ -112,8 +101,8 @@ func (q *requests) judge(rec *kgo.Record) {
 		known = &schemas.Request{
 			Tenant: env.Tenant, Route: to.Route, Key: to.Key, BodyHash: to.BodyHash, Batch: env.Batch, At: rec.Timestamp.UTC(),
 		}
-		q.put(key, known)
-		q.fresh = append(q.fresh, freshRequest{known, len(l.out.records)})
+		q.remember(key, known)
+		q.accepted = append(q.accepted, acceptedRequest{known, len(l.out.records)})
 		l.out.add(passed)
 		l.tally.passed++
 	} else {
@@ -145,8 +134,8 @@ func judgeRequest(known *schemas.Request, bodyHash []byte, at time.Time) string 
 // settle adds the answers and what is remembered to the lane's records, when all that it had before is acknowledged.
 func (q *requests) settle() error {
 	l := q.l
-	for _, f := range q.fresh {
-		f.request.Number = l.s.p.deps.Epochs.BatchNumber(l.out.records[f.header].Offset)
+	for _, a := range q.accepted {
+		a.request.Number = l.s.p.deps.Epochs.BatchNumber(l.out.records[a.header].Offset)
 	}
 	for i := range q.answers {
 		a := &q.answers[i]
@@ -160,52 +149,22 @@ func (q *requests) settle() error {
 		envelope := schemas.Envelope{Tenant: a.to.Tenant, Batch: a.to.Batch, Reply: -1, TraceParent: a.to.TraceParent}
 		l.out.add(kgo.Record{Topic: schemas.RequestAnswers, Partition: partition, Value: value, Headers: envelope.Headers(nil)})
 	}
-	q.expire()
 	return q.write(&l.out)
 }
 
-// expire forgets what is too old. It looks at a few more keys than the round added, so that the memory shrinks and no round is long; it
-// moves with the records, so that a partition without any keeps what it has.
-func (q *requests) expire() {
-	if !q.ordered {
-		for _, r := range q.kept {
-			q.order = append(q.order, r)
-		}
-		slices.SortFunc(q.order, func(a, b *schemas.Request) int {
-			return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Number, b.Number))
-		})
-		q.ordered = true
-	}
-	for range 2*len(q.fresh) + 16 {
-		at := q.oldest + q.expired
-		if at == len(q.order) || q.latest.Sub(q.order[at].At) < requestMemory {
-			return
-		}
-		old := q.order[at]
-		// Another request may have taken the key since.
-		if key := schemas.RequestKey(old.Tenant, old.Route, old.Key); q.get(key) == old {
-			q.put(key, nil)
-		}
-		q.expired++
-	}
-}
-
 func (q *requests) keep() {
-	q.stateTable.keep()
-	clear(q.order[q.oldest : q.oldest+q.expired])
-	q.oldest += q.expired
-	for _, f := range q.fresh {
-		q.order = append(q.order, f.request)
-	}
-	if q.oldest > len(q.order)/2 {
-		q.order = append(q.order[:0:0], q.order[q.oldest:]...)
-		q.oldest = 0
-	}
+	q.memory.keep()
+	q.forget()
 }
 
 func (q *requests) drop() {
-	q.stateTable.drop()
-	clear(q.fresh)
+	q.memory.drop()
+	q.forget()
+}
+
+// forget ends the round.
+func (q *requests) forget() {
+	clear(q.accepted)
 	clear(q.answers)
-	q.fresh, q.answers, q.expired = q.fresh[:0], q.answers[:0], 0
+	q.accepted, q.answers = q.accepted[:0], q.answers[:0]
 }

@@ -49,6 +49,7 @@ type session struct {
 	partitions map[string]int32 // topic → number of partitions, of every topic that is written
 	codecs     map[string]*codecs
 	dead       *schemas.Encoder // of dead letters
+	attempts   *schemas.Encoder // of the changelog of that name
 	limit      int              // records of the next round
 	round      *round
 	progress   bool          // something was committed
@@ -74,8 +75,8 @@ func consumerOptions() []kgo.Opt {
 		kgo.FetchMaxPartitionBytes(2<<20))
 }
 
-// openSession connects and prepares everything but the membership, which the client takes up by itself. The session lasts as long as work.
-func openSession(ctx, work context.Context, p *Processor) (*session, error) {
+// newSession makes one that is not connected.
+func newSession(work context.Context, p *Processor) *session {
 	s := &session{
 		p: p, log: p.log, limit: p.cfg.RoundRecords,
 		partitions: map[string]int32{}, codecs: map[string]*codecs{},
@@ -83,6 +84,12 @@ func openSession(ctx, work context.Context, p *Processor) (*session, error) {
 	}
 	s.round = newRound(s)
 	s.work, s.stop = context.WithCancel(work)
+	return s
+}
+
+// openSession connects and prepares everything but the membership, which the client takes up by itself. The session lasts as long as work.
+func openSession(ctx, work context.Context, p *Processor) (*session, error) {
+	s := newSession(work, p)
 	if err := s.prepare(ctx); err != nil {
 		s.stop()
 		return nil, err
@@ -145,6 +152,9 @@ func (s *session) prepare(ctx context.Context) error {
 	if s.dead, err = s.p.deps.Registry.Encoder(ctx, schemas.DeadLetters); err != nil {
 		return err
 	}
+	if s.attempts, err = s.p.deps.Registry.Encoder(ctx, schemas.Attempts); err != nil {
+		return err
+	}
 	details, err := kadm.NewClient(cl).ListTopics(ctx, written...)
 	if err != nil {
 		return fmt.Errorf("read topics: %w", err)
@@ -157,9 +167,11 @@ func (s *session) prepare(ctx context.Context) error {
 		s.partitions[topic] = int32(len(d.Partitions))
 	}
 	for _, k := range s.p.kinds {
-		if k.stateful && s.partitions[k.name] != s.partitions[schemas.StateTopic(k.name)] {
-			return &stateError{fmt.Errorf("%s has %d partitions and its changelog %d: counts must be equal and never change",
-				k.name, s.partitions[k.name], s.partitions[schemas.StateTopic(k.name)])}
+		for _, topic := range k.changelogs() {
+			if s.partitions[k.name] != s.partitions[topic] {
+				return &stateError{fmt.Errorf("%s has %d partitions and the changelog %s %d: counts must be equal and never change",
+					k.name, s.partitions[k.name], topic, s.partitions[topic])}
+			}
 		}
 	}
 	return nil
@@ -213,7 +225,7 @@ func (s *session) onBlocked(context.Context, *kgo.Client) {
 	}
 }
 
-// onAssigned notes new partitions; those with state are paused before their first fetch. The rest happens in the loop and beside it.
+// onAssigned notes new partitions, which are paused before their first fetch. The rest happens in the loop and beside it.
 func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[string][]int32) {
 	member, _ := cl.GroupMetadata()
 	s.mu.Lock()
@@ -231,9 +243,7 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 			s.adopted = append(s.adopted, l)
 			s.p.metrics.setTakeover(topic, partition, takeoverRestoring)
 		}
-		if k.stateful {
-			cl.PauseFetchPartitions(map[string][]int32{topic: partitions})
-		}
+		cl.PauseFetchPartitions(map[string][]int32{topic: partitions})
 	}
 	s.wake()
 }

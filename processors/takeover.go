@@ -13,24 +13,14 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// takeOverAdopted begins to restore the state of newly assigned partitions, which stay paused so long; those without state go on at once.
-// The others are judged meanwhile.
+// takeOverAdopted begins to restore the state of newly assigned partitions, which stay paused so long. The others are judged meanwhile.
 func (s *session) takeOverAdopted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var stateful []*lane
-	for _, l := range s.adopted {
-		switch {
-		case l.dropped.Load():
-		case l.state == nil:
-			s.complete(l)
-		default:
-			stateful = append(stateful, l)
-		}
-	}
+	lanes := slices.DeleteFunc(s.adopted, func(l *lane) bool { return l.dropped.Load() })
 	s.adopted = nil
-	if len(stateful) > 0 {
-		s.tasks.Go(func() { s.takeOver(stateful) })
+	if len(lanes) > 0 {
+		s.tasks.Go(func() { s.takeOver(lanes) })
 	}
 }
 
@@ -79,42 +69,46 @@ func (s *session) takeOver(lanes []*lane) {
 	}
 }
 
-// restore reads the changelog of each lane, read committed, until it is past the high watermark that the changelog has now. The
-// predecessor's last transaction lies below that mark, whether it was committed or not and whether or not its marker is written yet; the
-// end of the committed records may still lie before it (KAFKA-10167). Markers count as positions.
+// restore reads the changelogs of each lane, read committed, until it is past the high watermarks that they have now. The predecessor's last
+// transaction lies below that mark, whether it was committed or not and whether or not its marker is written yet; the end of the committed
+// records may still lie before it (KAFKA-10167). Markers count as positions.
 func (s *session) restore(lanes []*lane) error {
 	if len(lanes) == 0 {
 		return nil
 	}
+	r := restoring{s: s, open: map[place][]*lane{}}
 	ask := map[string][]int32{}
 	for _, l := range lanes {
-		topic := schemas.StateTopic(l.kind.name)
-		ask[topic] = append(ask[topic], l.partition)
-	}
-	ends, err := reference.HighWatermarks(s.work, s.cl, ask)
-	if err != nil {
-		return err
+		for _, t := range l.tables() {
+			at := place{t.changelog(), l.partition}
+			if r.open[at] == nil {
+				ask[at.topic] = append(ask[at.topic], at.partition)
+			}
+			r.open[at] = append(r.open[at], l)
+		}
 	}
 	starts, err := reference.LogStarts(s.work, s.cl, ask)
 	if err != nil {
 		return err
 	}
-	open := map[place]*lane{}
-	from := map[string]map[int32]kgo.Offset{}
-	for _, l := range lanes {
-		topic := schemas.StateTopic(l.kind.name)
-		if from[topic] == nil {
-			from[topic] = map[int32]kgo.Offset{}
-		}
-		start := starts[topic][l.partition]
-		if start >= ends[topic][l.partition] {
-			s.restored(l)
-			continue
-		}
-		from[topic][l.partition] = kgo.NewOffset().At(start)
-		open[place{topic, l.partition}] = l
+	if r.ends, err = reference.HighWatermarks(s.work, s.cl, ask); err != nil {
+		return err
 	}
-	if len(open) == 0 {
+	from := map[string]map[int32]kgo.Offset{}
+	for topic, partitions := range ask {
+		for _, partition := range partitions {
+			start := starts[topic][partition]
+			if start >= r.ends[topic][partition] {
+				r.done(place{topic, partition})
+				continue
+			}
+			if from[topic] == nil {
+				from[topic] = map[int32]kgo.Offset{}
+			}
+			from[topic][partition] = kgo.NewOffset().At(start)
+		}
+	}
+	if len(r.open) == 0 {
 		return nil
 	}
 	cl, err := kgo.NewClient(slices.Concat(s.p.deps.Kafka, consumerOptions(), []kgo.Opt{kgo.ConsumePartitions(from)})...)
@@ -122,56 +116,80 @@ func (s *session) restore(lanes []*lane) error {
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer cl.Close()
-	return s.readChangelogs(cl, open, ends)
+	return r.read(cl)
 }
 
-func (s *session) readChangelogs(cl *kgo.Client, open map[place]*lane, ends map[string]map[int32]int64) error {
-	for len(open) > 0 {
-		fetches := cl.PollFetches(s.work)
+// restoring is a take-over under way.
+type restoring struct {
+	s    *session
+	ends map[string]map[int32]int64
+	open map[place][]*lane // partitions of changelogs that are not read to their end, with the lanes that need them
+}
+
+// done completes the lanes for which a partition was the last one.
+func (r *restoring) done(at place) {
+	lanes := r.open[at]
+	delete(r.open, at)
+	for _, l := range lanes {
+		waits := false
+		for _, others := range r.open {
+			waits = waits || slices.Contains(others, l)
+		}
+		if !waits {
+			r.s.restored(l)
+		}
+	}
+}
+
+func (r *restoring) read(cl *kgo.Client) error {
+	for len(r.open) > 0 {
+		fetches := cl.PollFetches(r.s.work)
 		for _, e := range fetches.Errors() {
 			return fmt.Errorf("read changelog %s partition %d: %w", e.Topic, e.Partition, e.Err)
 		}
 		var failed error
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			at := place{p.Topic, p.Partition}
-			l := open[at]
-			if l == nil || failed != nil || len(p.Records) == 0 {
+			if failed != nil || len(p.Records) == 0 {
 				return
 			}
-			if failed = s.restoreRecords(l, p.Records); failed != nil {
-				return
+			for _, l := range r.open[at] {
+				if failed = r.s.restoreRecords(l, p.Records); failed != nil {
+					return
+				}
 			}
-			if p.Records[len(p.Records)-1].Offset+1 >= ends[p.Topic][p.Partition] {
-				s.restored(l)
-				delete(open, at)
+			if p.Records[len(p.Records)-1].Offset+1 >= r.ends[p.Topic][p.Partition] {
+				r.done(at)
 			}
 		})
 		if failed != nil {
 			return failed
 		}
-		for at, l := range open {
-			if l.dropped.Load() {
-				delete(open, at)
+		for at, lanes := range r.open {
+			if r.open[at] = slices.DeleteFunc(lanes, func(l *lane) bool { return l.dropped.Load() }); len(r.open[at]) == 0 {
+				delete(r.open, at)
 			}
 		}
 	}
 	return nil
 }
 
-// restoreRecords applies a part of the changelog. It waits for a schema that the registry has not answered for.
+// restoreRecords applies a part of a changelog. It waits for a schema that the registry has not answered for.
 func (s *session) restoreRecords(l *lane, records []*kgo.Record) error {
+	tables := l.tables()
+	table := tables[slices.IndexFunc(tables, func(t state) bool { return t.changelog() == records[0].Topic })]
 	for _, rec := range records {
 		if rec.Attrs.IsControl() {
 			continue
 		}
-		err := l.state.restore(rec)
+		err := table.restore(rec)
 		for errors.Is(err, schemas.ErrSchemaPending) {
 			select {
 			case <-time.After(waitingPoll):
 			case <-s.work.Done():
 				return context.Cause(s.work)
 			}
-			err = l.state.restore(rec)
+			err = table.restore(rec)
 		}
 		if err != nil {
 			return &stateError{fmt.Errorf("changelog %s partition %d offset %d cannot be read, so the state cannot be trusted: %w", rec.Topic, rec.Partition, rec.Offset, err)}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,6 +18,7 @@ const (
 	HeaderIndex       = "index"
 	HeaderReply       = "reply"
 	HeaderAttempt     = "attempt"
+	HeaderFirst       = "first"
 	HeaderRef         = "ref"
 	HeaderOrigin      = "origin"
 	HeaderTraceParent = "traceparent"
@@ -31,7 +33,16 @@ type Envelope struct {
 	Attempt     int32  // from 1; a replay is the next one
 	Ref         *string
 	Origin      *Origin // set on a record that the engine forwarded to the partition of its key
+	First       *First  // set on a replay
 	TraceParent string
+}
+
+// First is what a replay keeps of the item's first attempt: who it is, its place in the order of its key, and when it was accepted.
+type First struct {
+	ID         string    // the item's identity, 32 hex digits
+	Epoch      int32     // of its topic, when it was accepted
+	Offset     int64     // its place in the partition of its key: items of lower offsets came before it
+	AcceptedAt time.Time // in milliseconds
 }
 
 // Origin is where a forwarded record was first produced.
@@ -68,6 +79,9 @@ func (e *Envelope) Headers(dst []kgo.RecordHeader) []kgo.RecordHeader {
 	if e.Origin != nil {
 		dst = append(dst, kgo.RecordHeader{Key: HeaderOrigin, Value: fmt.Appendf(nil, "%d/%d", e.Origin.Partition, e.Origin.Offset)})
 	}
+	if e.First != nil {
+		dst = append(dst, kgo.RecordHeader{Key: HeaderFirst, Value: fmt.Appendf(nil, "%s/%d/%d/%d", e.First.ID, e.First.Epoch, e.First.Offset, e.First.AcceptedAt.UnixMilli())})
+	}
 	if e.TraceParent != "" {
 		dst = append(dst, kgo.RecordHeader{Key: HeaderTraceParent, Value: []byte(e.TraceParent)})
 	}
@@ -93,7 +107,7 @@ func ParseEnvelope(headers []kgo.RecordHeader) (Envelope, error) {
 			e.Tenant = string(h.Value)
 		case HeaderBatch:
 			e.Batch = string(h.Value)
-			if len(e.Batch) != 32 || strings.Trim(e.Batch, "0123456789abcdef") != "" {
+			if !isIdentity(e.Batch) {
 				err = errors.Join(err, fmt.Errorf("header %s must be 32 lower-case hex digits", h.Key))
 				e.Batch = ""
 			}
@@ -121,10 +135,51 @@ func ParseEnvelope(headers []kgo.RecordHeader) (Envelope, error) {
 				continue
 			}
 			e.Origin = &Origin{Partition: int32(partition), Offset: offset}
+		case HeaderFirst:
+			var ferr error
+			if e.First, ferr = parseFirst(string(h.Value)); ferr != nil {
+				err = errors.Join(err, ferr)
+			}
 		}
+	}
+	if (e.Attempt > 1) != (e.First != nil) && err == nil {
+		err = fmt.Errorf("headers %s and %s belong together, on a replay", HeaderAttempt, HeaderFirst)
 	}
 	if e.Tenant == "" || !utf8.ValidString(e.Tenant) || strings.ContainsAny(e.Tenant, "/\x00") {
 		return e, ErrTenantMissing
 	}
 	return e, err
+}
+
+func parseFirst(text string) (*First, error) {
+	parts := strings.Split(text, "/")
+	if len(parts) == 4 {
+		epoch, eerr := strconv.ParseInt(parts[1], 10, 32)
+		offset, oerr := strconv.ParseInt(parts[2], 10, 64)
+		accepted, aerr := strconv.ParseInt(parts[3], 10, 64)
+		if isIdentity(parts[0]) && eerr == nil && oerr == nil && aerr == nil && epoch >= 0 && offset >= 0 {
+			return &First{ID: parts[0], Epoch: int32(epoch), Offset: offset, AcceptedAt: time.UnixMilli(accepted).UTC()}, nil
+		}
+	}
+	return nil, fmt.Errorf("header %s must be identity/epoch/offset/milliseconds", HeaderFirst)
+}
+
+// isIdentity reports whether text has the form of a batch's key or an item's identity.
+func isIdentity(text string) bool {
+	return len(text) == 32 && strings.Trim(text, "0123456789abcdef") == ""
+}
+
+// ItemID is the identity of an item with this envelope in a topic of that epoch: that of its first attempt, or its place in its batch, or, of
+// a bare record, where its producer put it.
+func (e *Envelope) ItemID(topic string, epoch, partition int32, offset int64) string {
+	switch {
+	case e.First != nil:
+		return e.First.ID
+	case e.Batch != "":
+		return ItemID(e.Tenant, e.Batch, e.Index)
+	case e.Origin != nil:
+		return BareItemID(topic, epoch, e.Origin.Partition, e.Origin.Offset)
+	default:
+		return BareItemID(topic, epoch, partition, offset)
+	}
 }

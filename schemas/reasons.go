@@ -13,6 +13,7 @@ const (
 	CodeSelfReferral        = "self_referral"        // a participant referred itself
 	CodeDuplicateRef        = "duplicate_ref"        // the caller's reference stands twice in one batch
 	CodeNoMatch             = "no_match"             // a valid sale that no call matches; may match when replayed later
+	CodeSuperseded          = "superseded"           // a replay of what a later item of the same key has settled otherwise
 	CodeInternalError       = "internal_error"       // our fault; the item can be replayed
 )
 

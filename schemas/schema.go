@@ -45,6 +45,7 @@ var (
 	TransactionProcessedSchema = load("transaction_processed")
 	RequestSchema              = load("request")
 	RequestAnswerSchema        = load("request_answer")
+	AttemptSchema              = load("attempt")
 	UnprocessedSchema          = load("unprocessed")
 	DeadLetterSchema           = load("dead_letter")
 	AccountSchema              = load("account")

@@ -37,7 +37,7 @@ var goTypes = []struct {
 	{SaleSchema, Sale{}}, {SaleProcessedSchema, SaleProcessed{}}, {TransactionSchema, Transaction{}},
 	{TransactionProcessedSchema, TransactionProcessed{}}, {CustomerSchema, Customer{}}, {CustomerPartSchema, CustomerPart{}},
 	{CallSchema, Call{}}, {OrderLineSchema, OrderLine{}}, {InvoiceLineSchema, InvoiceLine{}}, {StockSchema, Stock{}},
-	{ReferenceProcessedSchema, ReferenceProcessed{}}, {RequestSchema, Request{}}, {RequestAnswerSchema, RequestAnswer{}},
+	{ReferenceProcessedSchema, ReferenceProcessed{}}, {RequestSchema, Request{}}, {RequestAnswerSchema, RequestAnswer{}}, {AttemptSchema, Attempt{}},
 }
 
 // days are the members that hold a day and not an instant.
@@ -345,7 +345,7 @@ func TestEnvelopeRoundTrip(t *testing.T) {
 	ref := "06"
 	for _, want := range []Envelope{
 		{Tenant: "demo", Reply: -1, Attempt: 1},
-		{Tenant: "demo", Batch: NewBatchKey(), Index: 9999, Reply: 3, Attempt: 2, Ref: &ref, Origin: &Origin{1, 77}, TraceParent: "00-a-b-01"},
+		{Tenant: "demo", Batch: NewBatchKey(), Index: 9999, Reply: 3, Attempt: 2, Ref: &ref, Origin: &Origin{1, 77}, First: &First{NewBatchKey(), 1, 12, time.UnixMilli(1700000000123).UTC()}, TraceParent: "00-a-b-01"},
 	} {
 		got, err := ParseEnvelope(want.Headers(nil))
 		if err != nil {
@@ -360,6 +360,26 @@ func TestEnvelopeRoundTrip(t *testing.T) {
 	}
 	if _, err := ParseEnvelope([]kgo.RecordHeader{{Key: "tenant", Value: []byte("a")}, {Key: "index", Value: []byte("-1")}}); err == nil {
 		t.Error("negative index accepted")
+	}
+}
+
+func TestReplaysSayWhatTheyAreAReplayOf(t *testing.T) {
+	id := strings.Repeat("0a", 16)
+	for name, headers := range map[string][]kgo.RecordHeader{
+		"attempt without first": {{Key: "attempt", Value: []byte("2")}},
+		"first without attempt": {{Key: "first", Value: []byte(id + "/0/5/1700000000000")}},
+		"first of the first":    {{Key: "attempt", Value: []byte("1")}, {Key: "first", Value: []byte(id + "/0/5/1700000000000")}},
+		"no identity":           {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte("x/0/5/1700000000000")}},
+		"no place":              {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte(id + "/0/-1/1700000000000")}},
+		"no time":               {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte(id + "/0/5")}},
+	} {
+		if _, err := ParseEnvelope(append(headers, TenantHeader("acme"))); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	e := Envelope{Tenant: "acme", Batch: NewBatchKey(), First: &First{ID: id}}
+	if got := e.ItemID("sales", 3, 1, 99); got != id {
+		t.Errorf("a replay is item %s, want %s", got, id)
 	}
 }
 

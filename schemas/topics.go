@@ -28,6 +28,8 @@ const (
 	References     = "references"
 	Requests       = "requests"
 	RequestAnswers = "requests.answers"
+	// Attempts is the changelog of what the engine remembers of replayed items, of all kinds; its partitions are those of the item topics.
+	Attempts = "attempts"
 )
 
 // Consumer groups. Who commits their first offsets, who waits for them and who is in them must mean the same ones.
@@ -133,7 +135,8 @@ func buildTopics() []Topic {
 		// The values are those of the topics that they are on their way to; what is remembered of a request is in the changelog.
 		Topic{Name: Requests, Role: RoleRequests, Config: inbound},
 		Topic{Name: StateTopic(Requests), Kind: Requests, Role: RoleState, Schema: RequestSchema, Config: compacted},
-		Topic{Name: RequestAnswers, Role: RoleAnswers, Schema: RequestAnswerSchema, Config: written})
+		Topic{Name: RequestAnswers, Role: RoleAnswers, Schema: RequestAnswerSchema, Config: written},
+		Topic{Name: Attempts, Role: RoleState, Schema: AttemptSchema, Config: compacted})
 	return append(all, Topic{Name: DeadLetters, Role: RoleDeadLetters, Schema: DeadLetterSchema, Config: written})
 }
 

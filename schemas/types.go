@@ -350,3 +350,12 @@ const (
 	RequestRepeated = "repeated" // same key, same body: what the first became is the answer
 	RequestConflict = "conflict" // same key, other body
 )
+
+// Attempt is the value of the changelog attempts: the last attempt at an item that has an outcome. Only replayed items have one.
+type Attempt struct {
+	Attempt int32     `avro:"attempt"`
+	At      time.Time `avro:"at"` // of the replay's record
+}
+
+// AttemptKey is the key of the changelog attempts.
+func AttemptKey(kind, itemID string) []byte { return []byte(kind + "/" + itemID) }

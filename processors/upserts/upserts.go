@@ -19,9 +19,15 @@
 // the item says nothing, and lose it where clear names them. User and SKU are compared without regard to case (and by nothing else: blanks
 // count); the record shows the spelling that was sent last.
 //
+// # Replays
+//
+// A replay comes after later changes of its key, and must not undo them ([DecideReplay]). What sets the quantity (the first, second and fourth
+// line of the table) is superseded by any later change; what adds to it is added still, but leaves spelling, time_of_approval and source as
+// they are. Whether a record was removed since cannot be seen here, because nothing is kept of one that is gone: who replays must look.
+//
 // # Fields of reasons
 //
-// user_name, product_sku, time_of_approval, source, quantity, increase_quantity_by, clear. Codes: missing, invalid, out_of_range.
+// user_name, product_sku, time_of_approval, source, quantity, increase_quantity_by, clear. Codes: missing, invalid, out_of_range, superseded.
 package upserts
 
 import (
@@ -125,6 +131,31 @@ func Decide(it *schemas.Ownership, cur *schemas.OwnershipState, version int64) (
 		Quantity:       res.Quantity,
 		Version:        version,
 	}
+}
+
+// Sets reports whether an item says what the quantity is to be, and not by how much it changes.
+func Sets(it *schemas.Ownership) bool {
+	switch {
+	case it.HasProduct != nil && !*it.HasProduct, it.Quantity != nil:
+		return true
+	default:
+		return it.HasProduct != nil && it.IncreaseQuantityBy == nil
+	}
+}
+
+// DecideReplay is [Decide] for a replay. place is the version that the item would have had when it was accepted; a record of a higher one has
+// been changed since. There are reasons where that leaves nothing to do.
+func DecideReplay(it *schemas.Ownership, cur *schemas.OwnershipState, place, version int64) (res schemas.OwnershipResult, next *schemas.OwnershipState, reasons []schemas.Reason) {
+	if cur == nil || cur.Version <= place {
+		res, next = Decide(it, cur, version)
+		return res, next, nil
+	}
+	if Sets(it) {
+		return res, nil, []schemas.Reason{{Code: schemas.CodeSuperseded, Message: "A later change of what this user has of the product was processed; this one would undo it."}}
+	}
+	added := schemas.Ownership{UserName: &cur.UserName, ProductSKU: &cur.ProductSKU, HasProduct: it.HasProduct, IncreaseQuantityBy: it.IncreaseQuantityBy}
+	res, next = Decide(&added, cur, version)
+	return res, next, nil
 }
 
 // quantity is the table in the package comment.

@@ -36,6 +36,7 @@ func (p *problems) add(format string, args ...any) {
 func (w *World) Check() []string {
 	p := &problems{}
 	w.checkOutcomes(p)
+	w.checkAttempts(p)
 	w.checkBatches(p)
 	w.checkStatus(p)
 	w.checkForwarded(p)
@@ -57,14 +58,17 @@ type attempt struct {
 	n  int32
 }
 
-// checkOutcomes: every item that lies where it belongs has exactly one outcome, which names its position; every outcome belongs to such an
-// item, or to one that was decided at the door; every dead record has no outcome; none failed by our fault.
+// checkOutcomes: every item that lies where it belongs has exactly one outcome, which names its position, unless it is a replay whose attempt,
+// or a later one, has one; every outcome belongs to such an item, or to one that was decided at the door; every dead record has no outcome;
+// none failed by our fault.
 func (w *World) checkOutcomes(p *problems) {
 	p.begin("one outcome each")
 	seen := map[attempt]Position{}
 	bySource := map[Position]*Outcome{}
+	last := map[string]int32{} // attempt at each item that has an outcome
 	for i := range w.Outcomes {
 		o := &w.Outcomes[i]
+		last[o.ID] = max(last[o.ID], o.Attempt)
 		key := attempt{o.ID, o.Attempt}
 		if other, twice := seen[key]; twice {
 			p.add("item %s has two outcomes of attempt %d, at %s and %s", o.ID, o.Attempt, other, o.Position)
@@ -92,12 +96,14 @@ func (w *World) checkOutcomes(p *problems) {
 		case it.Misplaced && o != nil:
 			p.add("the item at %s lies in a wrong partition and was judged there, outcome at %s", it.Position, o.Position)
 		case it.Misplaced:
+		case w.Dead[it.Position] && last[it.ID] > it.Attempt: // it could not be read then, and was replayed
 		case w.Dead[it.Position]:
 			p.add("the item at %s can be read and is a dead letter", it.Position)
+		case o == nil && it.Attempt > 1 && last[it.ID] >= it.Attempt:
 		case o == nil:
-			p.add("the item at %s (tenant %s, id %s) has no outcome", it.Position, it.Tenant, it.ID)
-		case o.ID != it.ID || o.Tenant != it.Tenant:
-			p.add("the item at %s is %s of %s, its outcome at %s says %s of %s", it.Position, it.ID, it.Tenant, o.Position, o.ID, o.Tenant)
+			p.add("the item at %s (tenant %s, id %s, attempt %d) has no outcome", it.Position, it.Tenant, it.ID, it.Attempt)
+		case o.ID != it.ID || o.Tenant != it.Tenant || o.Attempt != it.Attempt:
+			p.add("the item at %s is %s of %s, attempt %d; its outcome at %s says %s of %s, attempt %d", it.Position, it.ID, it.Tenant, it.Attempt, o.Position, o.ID, o.Tenant, o.Attempt)
 		case o.Event != nil && o.Event.Number != schemas.Number(it.Partition, it.Offset, w.Partitions):
 			p.add("the event at %s got the number %d", it.Position, o.Event.Number)
 		}
@@ -107,12 +113,48 @@ func (w *World) checkOutcomes(p *problems) {
 	}
 }
 
+// checkAttempts: attempts at an item are judged in their order, all of one partition but the first; nothing follows a processed one; and the
+// last replay that has an outcome is remembered. No run lasts so long that one is forgotten.
+func (w *World) checkAttempts(p *problems) {
+	p.begin("attempts in order")
+	byItem := map[string][]*Outcome{}
+	for i := range w.Outcomes {
+		byItem[w.Outcomes[i].ID] = append(byItem[w.Outcomes[i].ID], &w.Outcomes[i])
+	}
+	model := map[string]int32{}
+	for _, id := range slices.Sorted(maps.Keys(byItem)) {
+		all := byItem[id]
+		slices.SortFunc(all, func(a, b *Outcome) int { return cmp.Compare(a.Attempt, b.Attempt) })
+		for i, o := range all[1:] {
+			switch before := all[i]; {
+			case before.Attempt == o.Attempt: // see checkOutcomes
+			case before.Processed:
+				p.add("item %s was processed at %s and has a later attempt at %s", id, before.Position, o.Position)
+			case before.Attempt > 1 && (o.SourcePartition != before.SourcePartition || o.SourceOffset <= before.SourceOffset):
+				p.add("item %s: attempt %d was judged at %s, after attempt %d at %s", id, before.Attempt, before.Source(), o.Attempt, o.Source())
+			}
+			if !o.AcceptedAt.Equal(all[0].AcceptedAt) {
+				p.add("item %s was accepted at %s by attempt %d, and at %s by attempt %d", id, all[0].AcceptedAt, all[0].Attempt, o.AcceptedAt, o.Attempt)
+			}
+		}
+		if o := all[len(all)-1]; o.Attempt > 1 {
+			model[string(schemas.AttemptKey(o.SourceTopic, id))] = o.Attempt
+		}
+	}
+	p.begin("attempts remembered")
+	shown := map[string]int32{}
+	for key, a := range w.Attempts {
+		shown[key] = a.Attempt
+	}
+	compare(p, model, shown)
+}
+
 // checkBatches: each header's items are there whole, and nothing claims to be of a batch without header.
 func (w *World) checkBatches(p *problems) {
 	p.begin("batches whole")
 	parts := map[string][]int32{} // by batch key: indexes of items on their topics or refused at the door
 	for i := range w.Items {
-		if it := &w.Items[i]; it.Batch != "" && !it.Misplaced {
+		if it := &w.Items[i]; it.Batch != "" && !it.Misplaced && it.Attempt == 1 {
 			parts[it.Batch] = append(parts[it.Batch], it.Index)
 		}
 	}
@@ -137,16 +179,21 @@ func (w *World) checkBatches(p *problems) {
 
 func cut[T any](s []T) []T { return s[:min(len(s), 20)] }
 
-// checkStatus: the view says of each batch that it is complete, with as many processed and unprocessed items as there are outcomes of it.
+// checkStatus: the view says of each batch that it is complete, with as many processed and unprocessed items as the last attempts at its items
+// have outcomes.
 func (w *World) checkStatus(p *problems) {
 	p.begin("batch_status as the outcomes")
 	model := map[string]StatusNow{}
 	for i := range w.Batches {
 		model[w.Batches[i].Key] = StatusNow{Status: schemas.BatchComplete}
 	}
+	last := map[string]int32{}
+	for i := range w.Outcomes {
+		last[w.Outcomes[i].ID] = max(last[w.Outcomes[i].ID], w.Outcomes[i].Attempt)
+	}
 	for i := range w.Outcomes {
 		o := &w.Outcomes[i]
-		if o.Batch == nil {
+		if o.Batch == nil || o.Attempt < last[o.ID] {
 			continue
 		}
 		now := model[*o.Batch]
@@ -251,7 +298,8 @@ func (w *World) checkReferrals(p *problems) {
 	}
 }
 
-// checkSales: of each sale the outcomes' versions grow in the order of its partition, and sales_current has the last one, matched or not.
+// checkSales: of each sale the outcomes' versions grow in the order of its partition, and sales_current has the last one, matched or not. A
+// replay has the version of the sale's place, and stands where no later sale of its id does.
 func (w *World) checkSales(p *problems) {
 	p.begin("sales as the model")
 	bySource := w.outcomesOf(schemas.KindSales)
@@ -263,6 +311,9 @@ func (w *World) checkSales(p *problems) {
 			continue
 		}
 		key, now := it.ID, SaleNow{Version: schemas.Version(0, it.Offset), ID: it.ID}
+		if it.First != nil {
+			now.Version = schemas.Version(it.First.Epoch, it.First.Offset)
+		}
 		if it.Sale.ID != nil && *it.Sale.ID != "" {
 			key = *it.Sale.ID
 		}
@@ -286,7 +337,11 @@ func (w *World) checkSales(p *problems) {
 			p.add("the sale at %s is %q of version %d, the outcome at %s says %q of version %d", it.Position, key, now.Version, o.Position, gotKey, gotVersion)
 		}
 		key = it.Tenant + "\x00" + key
-		if before, ok := model[key]; ok && now.Version <= before.Version {
+		before, ok := model[key]
+		switch {
+		case ok && it.First != nil && now.Version < before.Version:
+			continue // overtaken
+		case ok && it.First == nil && now.Version <= before.Version:
 			p.add("%q: version %d at %s comes after version %d", key, now.Version, it.Position, before.Version)
 		}
 		model[key] = now
@@ -628,11 +683,11 @@ func (w *World) checkTables(p *problems) {
 	}
 	for i := range w.Batches {
 		b := &w.Batches[i]
-		add("batches", Row{b.Position, b.Tenant, b.Key})
+		add("batches", Row{b.Position, b.Tenant, b.Key, 0})
 	}
 	for i := range w.Outcomes {
 		o := &w.Outcomes[i]
-		row := Row{o.Position, o.Tenant, o.ID}
+		row := Row{o.Position, o.Tenant, o.ID, o.Attempt}
 		if o.Processed {
 			topic, _ := schemas.TopicNamed(o.Topic)
 			add(topic.Kind, row)
@@ -648,7 +703,7 @@ func (w *World) checkTables(p *problems) {
 	}
 	for _, table := range slices.Sorted(maps.Keys(tables)) {
 		p.begin("table " + table + " exact")
-		ids, have := map[string]bool{}, map[Position]bool{}
+		ids, have := map[attempt]bool{}, map[Position]bool{}
 		for _, row := range w.Tables[table] {
 			if !slices.Contains(tables[table], row.Topic) {
 				if table != "dead_letters" { // the sink's own dead letters name the topic of the bad record
@@ -656,20 +711,20 @@ func (w *World) checkTables(p *problems) {
 				}
 				continue
 			}
-			ids[row.ID] = true
+			ids[attempt{row.ID, row.Attempt}] = true
 			want, ok := records[table][row.Position]
 			switch {
 			case !ok:
 				p.add("a row comes from %s, where no committed record for it lies", row.Position)
 			case have[row.Position]:
 				p.add("the record at %s has two rows", row.Position)
-			case table != "dead_letters" && (want.Tenant != row.Tenant || want.ID != row.ID):
-				p.add("the row of %s is %s of %s, the record %s of %s", row.Position, row.ID, row.Tenant, want.ID, want.Tenant)
+			case table != "dead_letters" && (want.Tenant != row.Tenant || want.ID != row.ID || want.Attempt != row.Attempt):
+				p.add("the row of %s is %s of %s, attempt %d, the record %s of %s, attempt %d", row.Position, row.ID, row.Tenant, row.Attempt, want.ID, want.Tenant, want.Attempt)
 			}
 			have[row.Position] = true
 		}
-		if table != "dead_letters" && len(ids) < len(have) { // no item is judged twice without a replay
-			p.add("the rows of %d records have %d distinct ids", len(have), len(ids))
+		if table != "dead_letters" && len(ids) < len(have) { // no attempt is judged twice
+			p.add("the rows of %d records have %d distinct ids and attempts", len(have), len(ids))
 		}
 		for _, at := range slices.SortedFunc(maps.Keys(records[table]), comparePositions) {
 			if !have[at] {

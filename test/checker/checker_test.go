@@ -29,14 +29,33 @@ func goodWorld() *World {
 	w.addSales()
 	w.addCalls()
 	w.addTransactions()
+	w.addReplays()
 	return w
+}
+
+// addReplays adds two replays of the second sale, of which one comes too late.
+func (w *World) addReplays() {
+	i := slices.IndexFunc(w.Items, func(it Item) bool { return it.Sale != nil && it.Index == 1 })
+	for range 2 {
+		again := w.Items[i]
+		again.Offset, again.Attempt = int64(len(w.Items)), 2
+		again.First = &schemas.First{ID: again.ID, Offset: w.Items[i].Offset}
+		w.Items = append(w.Items, again)
+	}
+	o := w.Outcomes[slices.IndexFunc(w.Outcomes, func(o Outcome) bool { return o.Unmatched != nil })]
+	o.Attempt, o.SourceOffset, o.Offset = 2, w.Items[len(w.Items)-2].Offset, 1
+	w.Outcomes = append(w.Outcomes, o)
+	for _, table := range []string{"unprocessed", "sales"} {
+		w.Tables[table] = append(w.Tables[table], Row{o.Position, "t", o.ID, 2})
+	}
+	w.Attempts = map[string]schemas.Attempt{"sales/" + o.ID: {Attempt: 2}}
 }
 
 // header adds the header of a batch.
 func (w *World) header(key string, items int32) {
 	at := Position{"batches", 0, int64(len(w.Batches))}
 	w.Batches = append(w.Batches, Batch{at, schemas.BatchHeader{Tenant: "t", Key: key, Items: items}})
-	w.Tables["batches"] = append(w.Tables["batches"], Row{at, "t", key})
+	w.Tables["batches"] = append(w.Tables["batches"], Row{at, "t", key, 0})
 }
 
 func (w *World) addSales() {
@@ -46,7 +65,7 @@ func (w *World) addSales() {
 	for i := range 2 {
 		sale := &schemas.Sale{ID: new("S"), Date: &day, Value: new(fmt.Sprint(i)), MHID: new("M" + strings.Repeat("x", i)), CLIs: &[]string{}, Lookback: new(int32(1))}
 		it := Item{
-			Position: Position{"sales", own, int64(i)}, Kind: "sales", Tenant: "t", ID: schemas.ItemID("t", saleBatch, int32(i)), Batch: saleBatch, Index: int32(i),
+			Position: Position{"sales", own, int64(i)}, Kind: "sales", Tenant: "t", ID: schemas.ItemID("t", saleBatch, int32(i)), Batch: saleBatch, Index: int32(i), Attempt: 1,
 			Marker: "m5", Appended: noon.Add(time.Second), Sale: sale,
 		}
 		w.Items = append(w.Items, it)
@@ -57,10 +76,10 @@ func (w *World) addSales() {
 		} else {
 			o.Position.Topic = "sales.unprocessed"
 			o.Unmatched = &schemas.UnmatchedSale{SaleKey: "S", Version: 1}
-			w.Tables["unprocessed"] = append(w.Tables["unprocessed"], Row{o.Position, "t", it.ID})
+			w.Tables["unprocessed"] = append(w.Tables["unprocessed"], Row{o.Position, "t", it.ID, 1})
 		}
 		w.Outcomes = append(w.Outcomes, o)
-		w.Tables["sales"] = append(w.Tables["sales"], Row{o.Position, "t", it.ID})
+		w.Tables["sales"] = append(w.Tables["sales"], Row{o.Position, "t", it.ID, 1})
 	}
 	w.Status[saleBatch] = StatusNow{schemas.BatchComplete, 1, 1}
 	w.Sales = map[string]SaleNow{"t\x00S": {Version: 1, ID: schemas.ItemID("t", saleBatch, 1), Value: "1"}}
@@ -97,7 +116,7 @@ func (w *World) addCalls() {
 	o.Reference = &schemas.ReferenceProcessed{Outcome: o.Outcome, Kind: "calls", OwnID: "c2"}
 	w.Outcomes = append(w.Outcomes, o)
 	w.Status[callBatch] = StatusNow{schemas.BatchComplete, 1, 0}
-	w.Tables["references"] = []Row{{o.Position, "t", o.ID}}
+	w.Tables["references"] = []Row{{o.Position, "t", o.ID, 1}}
 	w.Facts = map[string]map[string]FactNow{"calls": {
 		"t/c1": {schemas.FactVersion(changed.Appended, 1), changed.Text}, "t/c2": {schemas.FactVersion(through.Appended, 2), through.Text},
 	}}
@@ -106,13 +125,13 @@ func (w *World) addCalls() {
 func (w *World) addTransactions() {
 	w.Transactions = map[string]bool{}
 	for i, id := range []string{"T", "T", ""} {
-		it := Item{Position: Position{"transactions", 0, int64(i)}, Kind: "transactions", Tenant: "t", Transaction: &schemas.Transaction{TransactionID: &id}}
+		it := Item{Position: Position{"transactions", 0, int64(i)}, Kind: "transactions", Tenant: "t", Attempt: 1, Transaction: &schemas.Transaction{TransactionID: &id}}
 		it.ID, it.Marker = schemas.BareItemID("transactions", 0, 0, int64(i)), fmt.Sprint("m", 9+i)
 		w.Items = append(w.Items, it)
 		o := Outcome{Position: Position{"transactions.processed", 0, int64(i)}, Processed: true}
 		o.Outcome = schemas.Outcome{Tenant: "t", ID: it.ID, Attempt: 1, SourceTopic: "transactions", SourceOffset: int64(i), AcceptedAt: noon}
 		w.Outcomes = append(w.Outcomes, o)
-		w.Tables["transactions"] = append(w.Tables["transactions"], Row{o.Position, "t", it.ID})
+		w.Tables["transactions"] = append(w.Tables["transactions"], Row{o.Position, "t", it.ID, 1})
 		w.Transactions[it.ID] = i > 0
 	}
 	maps.DeleteFunc(w.Transactions, func(_ string, shown bool) bool { return !shown })
@@ -124,7 +143,7 @@ func ownershipWorld() *World {
 	wrong := (own + 1) % 4
 	change := &schemas.Ownership{UserName: new("U"), ProductSKU: new("S")}
 	item := func(partition int32, offset int64) Item {
-		return Item{Position: Position{"ownership", partition, offset}, Kind: "ownership", Tenant: "t", Ownership: change}
+		return Item{Position: Position{"ownership", partition, offset}, Kind: "ownership", Tenant: "t", Attempt: 1, Ownership: change}
 	}
 	first, second, bare, copied := item(own, 0), item(own, 1), item(wrong, 5), item(own, 3)
 	for i, it := range []*Item{&first, &second} {
@@ -137,7 +156,7 @@ func ownershipWorld() *World {
 		Batches:    []Batch{{Position{"batches", 0, 0}, schemas.BatchHeader{Tenant: "t", Key: batchKey, Items: 2}}},
 		State:      map[string]schemas.OwnershipState{key: {Quantity: 3, Version: 3}},
 		Dead:       map[Position]bool{},
-		Tables:     map[string][]Row{"batches": {{Position{"batches", 0, 0}, "t", batchKey}}},
+		Tables:     map[string][]Row{"batches": {{Position{"batches", 0, 0}, "t", batchKey, 0}}},
 		Ownership:  map[string]int64{key: 3},
 		Status:     map[string]StatusNow{batchKey: {schemas.BatchComplete, 2, 0}},
 	}
@@ -151,7 +170,7 @@ func ownershipWorld() *World {
 		}
 		o.Ownership = &schemas.OwnershipResult{PreviousQuantity: int64(n), Quantity: int64(n) + 1, Version: it.Offset}
 		w.Outcomes = append(w.Outcomes, o)
-		w.Tables["ownership"] = append(w.Tables["ownership"], Row{at, "t", it.ID})
+		w.Tables["ownership"] = append(w.Tables["ownership"], Row{at, "t", it.ID, 1})
 	}
 	return w
 }
@@ -177,6 +196,23 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 	}{
 		{"an item without outcome", "has no outcome", func(w *World) { w.Outcomes = w.Outcomes[:2] }},
 		{"an item judged twice", "has two outcomes", func(w *World) { w.Outcomes = append(w.Outcomes, w.Outcomes[0]) }},
+		{"a replay without outcome", "attempt 2) has no outcome", func(w *World) { w.Outcomes = w.Outcomes[:len(w.Outcomes)-1] }},
+		{"a replay judged twice", "has two outcomes of attempt 2", func(w *World) {
+			o := w.Outcomes[len(w.Outcomes)-1]
+			o.SourceOffset++
+			w.Outcomes = append(w.Outcomes, o)
+		}},
+		{"a replay of another attempt", "says", func(w *World) { w.Outcomes[len(w.Outcomes)-1].Attempt = 3 }},
+		{"a replay of what was processed", "was processed at", func(w *World) {
+			w.Outcomes[slices.IndexFunc(w.Outcomes, func(o Outcome) bool { return o.Unmatched != nil })].Processed = true
+		}},
+		{"a replay accepted anew", "was accepted at", func(w *World) { w.Outcomes[len(w.Outcomes)-1].AcceptedAt = noon }},
+		{"a replay forgotten", "attempts remembered", func(w *World) { clear(w.Attempts) }},
+		{"a replay with the place of a new sale", "of version 1, the outcome at", func(w *World) {
+			w.Outcomes[len(w.Outcomes)-1].Unmatched = &schemas.UnmatchedSale{SaleKey: "S", Version: w.Items[len(w.Items)-2].Offset}
+		}},
+		{"a replay counted beside its first attempt", "batch_status", func(w *World) { w.Status[saleBatch] = StatusNow{schemas.BatchComplete, 1, 2} }},
+		{"a row of another attempt", "attempt 2, the record", func(w *World) { w.Tables["ownership"][0].Attempt = 2 }},
 		{"an outcome of nothing", "where no item lies", func(w *World) { w.Outcomes[0].SourceOffset = 99 }},
 		{"an outcome of another item", "its outcome at", func(w *World) { w.Outcomes[0].ID = "x" }},
 		{"our fault", "internal error", func(w *World) { w.Outcomes[4].Reasons = []schemas.Reason{{Code: schemas.CodeInternalError}} }},
@@ -199,7 +235,7 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		{"a row missing", "at ownership.processed/1@0 has no row", func(w *World) { w.Tables["ownership"] = w.Tables["ownership"][1:] }},
 		{"a row twice", "has two rows", func(w *World) { w.Tables["ownership"] = append(w.Tables["ownership"], w.Tables["ownership"][0]) }},
 		{"a row of an aborted record", "no committed record for it lies", func(w *World) {
-			w.Tables["ownership"] = append(w.Tables["ownership"], Row{Position{"ownership.processed", 0, 77}, "t", "y"})
+			w.Tables["ownership"] = append(w.Tables["ownership"], Row{Position{"ownership.processed", 0, 77}, "t", "y", 1})
 		}},
 		{"a sale judged and not kept", "neither a match nor an unmatched sale", func(w *World) { w.Outcomes[4].Unmatched = nil }},
 		{"a sale under another key", `says "T"`, func(w *World) { w.Outcomes[3].Sale.SaleKey = "T" }},

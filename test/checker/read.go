@@ -30,6 +30,7 @@ type World struct {
 	Answers      []Answer
 	State        map[string]schemas.OwnershipState // last values of ownership.state, by key
 	Remembered   map[string]schemas.Request        // last values of requests.state, by key
+	Attempts     map[string]schemas.Attempt        // last values of attempts, by key
 	DeadLetters  []Position                        // records of the topic dead_letters
 	Dead         map[Position]bool                 // records that dead letters are about, those that the sink found included
 	Tables       map[string][]Row                  // log tables of ClickHouse, by name
@@ -63,7 +64,9 @@ type Item struct {
 	ID          string
 	Batch       string // key; empty for a bare record
 	Index       int32
-	Marker      string // see [Sent]
+	Attempt     int32
+	First       *schemas.First // of a replay
+	Marker      string         // see [Sent]
 	Origin      *schemas.Origin
 	Misplaced   bool // lies in another partition than that of its key: to be forwarded
 	Appended    time.Time
@@ -142,8 +145,9 @@ type FactNow struct {
 // Row is a row of a log table.
 type Row struct {
 	Position
-	Tenant string
-	ID     string // of the item; of batches the key
+	Tenant  string
+	ID      string // of the item; of batches the key
+	Attempt int32  // at the item
 }
 
 // tables are the log tables with the topics that feed them. Of sales.unprocessed only unmatched sales are in sales.
@@ -171,7 +175,7 @@ func unprocessedTopics() (all []string) {
 // Read collects the world. Nothing should be on its way any more.
 func Read(ctx context.Context, p *harness.Parts) (*World, error) {
 	w := &World{
-		State: map[string]schemas.OwnershipState{}, Remembered: map[string]schemas.Request{}, Dead: map[Position]bool{}, Tables: map[string][]Row{},
+		State: map[string]schemas.OwnershipState{}, Remembered: map[string]schemas.Request{}, Attempts: map[string]schemas.Attempt{}, Dead: map[Position]bool{}, Tables: map[string][]Row{},
 		Ownership: map[string]int64{}, Sales: map[string]SaleNow{}, Transactions: map[string]bool{}, Status: map[string]StatusNow{}, Facts: map[string]map[string]FactNow{},
 	}
 	r := newReader(w, p.Registry)
@@ -225,6 +229,7 @@ type reader struct {
 	unprocessed      *schemas.Decoder[schemas.Unprocessed]
 	ownershipState   *schemas.Decoder[schemas.OwnershipState]
 	requestState     *schemas.Decoder[schemas.Request]
+	attempts         *schemas.Decoder[schemas.Attempt]
 	answers          *schemas.Decoder[schemas.RequestAnswer]
 	deadLetters      *schemas.Decoder[schemas.DeadLetter]
 	calls            *schemas.Decoder[schemas.Call]
@@ -251,6 +256,7 @@ func newReader(w *World, r *schemas.Registry) *reader {
 		unprocessed:      schemas.NewDecoder[schemas.Unprocessed](r, schemas.UnprocessedSchema),
 		ownershipState:   schemas.NewDecoder[schemas.OwnershipState](r, schemas.OwnershipStateSchema),
 		requestState:     schemas.NewDecoder[schemas.Request](r, schemas.RequestSchema),
+		attempts:         schemas.NewDecoder[schemas.Attempt](r, schemas.AttemptSchema),
 		answers:          schemas.NewDecoder[schemas.RequestAnswer](r, schemas.RequestAnswerSchema),
 		deadLetters:      schemas.NewDecoder[schemas.DeadLetter](r, schemas.DeadLetterSchema),
 		calls:            schemas.NewDecoder[schemas.Call](r, schemas.CallSchema),
@@ -293,6 +299,9 @@ func (r *reader) record(ctx context.Context, rec *kgo.Record) error {
 	case schemas.RoleProcessed, schemas.RoleUnprocessed:
 		return r.outcome(ctx, at, t, rec)
 	case schemas.RoleState:
+		if t.Name == schemas.Attempts {
+			return remember(ctx, r.attempts, r.w.Attempts, rec)
+		}
 		if t.Kind == schemas.Requests {
 			return remember(ctx, r.requestState, r.w.Remembered, rec)
 		}
@@ -392,7 +401,7 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 	if err != nil {
 		return nil //nolint:nilerr // to be a dead letter
 	}
-	it := Item{Position: at, Kind: kind, Tenant: env.Tenant, Batch: env.Batch, Index: env.Index, Origin: env.Origin, Appended: rec.Timestamp}
+	it := Item{Position: at, Kind: kind, Tenant: env.Tenant, Batch: env.Batch, Index: env.Index, Attempt: env.Attempt, First: env.First, Origin: env.Origin, Appended: rec.Timestamp}
 	it.Marker = markerOf(env.Ref)
 	var key []byte
 	switch kind {
@@ -438,14 +447,7 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 		return err
 	}
 	it.Misplaced = key != nil && schemas.Partition(key, r.w.Partitions) != at.Partition
-	switch {
-	case env.Batch != "":
-		it.ID = schemas.ItemID(env.Tenant, env.Batch, env.Index)
-	case env.Origin != nil:
-		it.ID = schemas.BareItemID(at.Topic, 0, env.Origin.Partition, env.Origin.Offset)
-	default:
-		it.ID = schemas.BareItemID(at.Topic, 0, at.Partition, at.Offset)
-	}
+	it.ID = env.ItemID(at.Topic, 0, at.Partition, at.Offset)
 	r.w.Items = append(r.w.Items, it)
 	return nil
 }
@@ -491,17 +493,17 @@ func (r *reader) outcome(ctx context.Context, at Position, t schemas.Topic, rec 
 // readTables reads the log tables and the views of what holds now.
 func (w *World) readTables(ctx context.Context, conn driver.Conn) error {
 	for table := range tables {
-		id := "id"
+		id := "id, attempt"
 		switch table {
 		case "batches":
-			id = "key"
+			id = "key, toInt32(0)"
 		case "dead_letters":
-			id = "''"
+			id = "'', toInt32(0)"
 		}
 		all := []Row{}
 		err := query(ctx, conn, "SELECT topic, partition, offset, tenant, "+id+" FROM `"+table+"`", func(scan func(...any) error) error {
 			var r Row
-			err := scan(&r.Topic, &r.Partition, &r.Offset, &r.Tenant, &r.ID)
+			err := scan(&r.Topic, &r.Partition, &r.Offset, &r.Tenant, &r.ID, &r.Attempt)
 			all = append(all, r)
 			return err
 		})

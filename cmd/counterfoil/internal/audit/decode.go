@@ -86,16 +86,9 @@ type meaning struct {
 
 // itemRow is an item as both sides describe it: where it lies, whose and what it is, and which attempt.
 func itemRow(topic string, epoch, partition int32, offset int64, env *schemas.Envelope) *clickhouse.LogRow {
-	row := &clickhouse.LogRow{Topic: topic, Partition: partition, Offset: offset, Tenant: env.Tenant, More: attempt(env.Attempt)}
-	switch {
-	case env.Batch != "":
-		row.ID = schemas.ItemID(env.Tenant, env.Batch, env.Index)
-	case env.Origin != nil:
-		row.ID = schemas.BareItemID(topic, epoch, env.Origin.Partition, env.Origin.Offset)
-	default:
-		row.ID = schemas.BareItemID(topic, epoch, partition, offset)
+	return &clickhouse.LogRow{
+		Topic: topic, Partition: partition, Offset: offset, Tenant: env.Tenant, ID: env.ItemID(topic, epoch, partition, offset), More: attempt(env.Attempt),
 	}
-	return row
 }
 
 // read says what a record stands for.

@@ -264,6 +264,27 @@ func (c *Conn) onShard(shard int, f func(driver.Conn) error) error {
 	return err
 }
 
+// eachNode runs f with every node that can be reached. It fails where none can, or f does.
+func (c *Conn) eachNode(f func(*node) error) error {
+	var away error
+	reached := false
+	for i := range c.nodes {
+		n := &c.nodes[i]
+		switch err := f(n); {
+		case err == nil:
+			reached = true
+		case isDial(err):
+			away = fmt.Errorf("ClickHouse %s: %w", n.addr, err)
+		default:
+			return fmt.Errorf("ClickHouse %s: %w", n.addr, err)
+		}
+	}
+	if !reached {
+		return away
+	}
+	return nil
+}
+
 // isDial reports an error from before anything was sent.
 func isDial(err error) bool {
 	var op *net.OpError

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,14 +34,12 @@ func Topics() []string {
 	return names
 }
 
-// TopicEpochs returns the latest epoch of each topic that was recorded, on any node: what could not be recorded on all of them counts. A server
-// that was never migrated knows none.
+// TopicEpochs returns the latest epoch of each topic that was recorded, on any node that can be reached: what could not be recorded on all of
+// them counts. What only a node that is away has is missed, and the topic's id tells. A server that was never migrated knows none.
 func (c *Conn) TopicEpochs(ctx context.Context) (map[string]TopicEpoch, error) {
 	epochs := map[string]TopicEpoch{}
-	for i := range c.nodes {
-		if err := c.nodes[i].topicEpochs(ctx, c, epochs); err != nil {
-			return nil, fmt.Errorf("read the epochs of topics from %s: %w", c.nodes[i].addr, err)
-		}
+	if err := c.eachNode(func(n *node) error { return n.topicEpochs(ctx, c, epochs) }); err != nil {
+		return nil, fmt.Errorf("read the epochs of topics: %w", err)
 	}
 	return epochs, nil
 }
@@ -80,25 +79,34 @@ func (c *Conn) RecordTopicEpoch(ctx context.Context, topic string, e TopicEpoch)
 	return c.record(ctx, "topic_epochs (topic, topic_id, epoch, base)", topic, e.ID, e.Number, e.Base)
 }
 
-// GroupStarts returns what RecordGroupStart noted. A server that was never migrated knows nothing.
+// GroupStarts returns what RecordGroupStart noted, on any node that can be reached. A server that was never migrated knows nothing.
 func (c *Conn) GroupStarts(ctx context.Context) ([]GroupStart, error) {
-	if ok, err := c.exists(ctx, "group_starts"); err != nil || !ok {
-		return nil, err
-	}
-	rows, err := c.any.Query(ctx, "SELECT DISTINCT topic, epoch, group FROM "+c.table("group_starts"))
+	var all []GroupStart
+	err := c.eachNode(func(n *node) error {
+		var exists uint64
+		if err := n.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = ? AND name = 'group_starts'", c.cfg.Database).Scan(&exists); err != nil || exists == 0 {
+			return err
+		}
+		rows, err := n.Query(ctx, "SELECT DISTINCT topic, epoch, group FROM "+c.table("group_starts"))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var g GroupStart
+			if err := rows.Scan(&g.Topic, &g.Epoch, &g.Group); err != nil {
+				return err
+			}
+			if !slices.Contains(all, g) {
+				all = append(all, g)
+			}
+		}
+		return rows.Err()
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the starts of groups: %w", err)
 	}
-	defer rows.Close()
-	var all []GroupStart
-	for rows.Next() {
-		var g GroupStart
-		if err := rows.Scan(&g.Topic, &g.Epoch, &g.Group); err != nil {
-			return nil, fmt.Errorf("read the starts of groups: %w", err)
-		}
-		all = append(all, g)
-	}
-	return all, rows.Err()
+	return all, nil
 }
 
 // RecordGroupStart notes that a group's first offsets of a topic are committed, on every node. Noting it twice changes nothing.
@@ -117,10 +125,38 @@ func (c *Conn) record(ctx context.Context, into string, args ...any) error {
 	return nil
 }
 
-func (c *Conn) exists(ctx context.Context, table string) (bool, error) {
-	var n uint64
-	if err := c.any.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = ? AND name = ?", c.cfg.Database, table).Scan(&n); err != nil {
-		return false, fmt.Errorf("look for the table %s: %w", table, err)
+// shareRecords gives every node what any of them has on record: one that was away, or is new, has missed something.
+func (c *Conn) shareRecords(ctx context.Context) error {
+	if len(c.nodes) < 2 {
+		return nil
 	}
-	return n > 0, nil
+	for _, t := range []struct{ table, columns string }{{"topic_epochs", "topic, topic_id, epoch, base"}, {"group_starts", "topic, epoch, group"}} {
+		have, all := make([]map[string]bool, len(c.nodes)), map[string]bool{}
+		for i := range c.nodes {
+			var rows []string
+			err := c.nodes[i].QueryRow(ctx, "SELECT groupUniqArray(toString(tuple("+t.columns+"))) FROM "+c.table(t.table)).Scan(&rows)
+			if err != nil {
+				return fmt.Errorf("read %s on %s: %w", t.table, c.nodes[i].addr, err)
+			}
+			have[i] = map[string]bool{}
+			for _, row := range rows { // as text, they are what VALUES takes
+				have[i][row], all[row] = true, true
+			}
+		}
+		for i := range c.nodes {
+			var missing []string
+			for _, row := range slices.Sorted(maps.Keys(all)) {
+				if !have[i][row] {
+					missing = append(missing, row)
+				}
+			}
+			if len(missing) == 0 {
+				continue
+			}
+			if err := c.nodes[i].Exec(ctx, "INSERT INTO "+c.table(t.table)+" ("+t.columns+") VALUES "+strings.Join(missing, ", ")); err != nil {
+				return fmt.Errorf("record in %s on %s: %w", t.table, c.nodes[i].addr, err)
+			}
+		}
+	}
+	return nil
 }

@@ -24,23 +24,26 @@ func (s *Sink) assigned(_ context.Context, client *kgo.Client, assigned map[stri
 			return
 		}
 	}
-	var parts []*part
+	byShard := make([][]*part, len(s.conn.shards))
 	for topic, partitions := range assigned {
 		plan := s.topics[topic]
 		for _, n := range partitions {
+			shard := s.conn.shardOf(topic, n)
 			p := &part{
-				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, block: plan.block, dests: plan.dests[s.conn.shardOf(topic, n)],
+				topicPartition: topicPartition{topic, n}, epoch: plan.epoch, block: plan.block, dests: plan.dests[shard],
 				member: member, has: map[*dest]int64{}, done: map[*dest]int64{},
 			}
 			if old := s.parts[p.topicPartition]; old != nil {
 				old.gone = true
 			}
 			s.parts[p.topicPartition] = p
-			parts = append(parts, p)
+			byShard[shard] = append(byShard[shard], p)
 		}
 	}
-	if len(parts) > 0 && s.ctx.Err() == nil {
-		s.work.Go(func() { s.takeOver(parts) })
+	for _, parts := range byShard {
+		if len(parts) > 0 && s.ctx.Err() == nil {
+			s.work.Go(func() { s.takeOver(parts) })
+		}
 	}
 }
 

@@ -348,7 +348,7 @@ func (d *dest) resolve(f *fill, id string, limit time.Time, result outcome) (the
 			return false, err
 		}
 	}
-	if err := s.waitGone(s.ctx, "query_id = ?", id); err != nil {
+	if err := d.waitGone(s.ctx, "query_id = ?", id); err != nil {
 		return false, err
 	}
 	// The block is one part: where one of its rows is, all are. The last row of any partition that is still ours tells.

@@ -84,7 +84,10 @@ func (c *Conn) Migrate(ctx context.Context, dryRun bool) ([]Step, error) {
 			return steps, fmt.Errorf("migrate ClickHouse %s: %w", c.nodes[i].addr, err)
 		}
 	}
-	return steps, nil
+	if dryRun {
+		return steps, nil
+	}
+	return steps, c.shareRecords(ctx)
 }
 
 // bookkeeping are the tables that migrate itself needs. They are not replicated: each node has its own, and all are written alike.
@@ -172,16 +175,19 @@ func (c *Conn) recorded(ctx context.Context, n *node) (map[int]string, error) {
 	return sums, rows.Err()
 }
 
-// Migrated is nil when this binary's migrations are on every node.
+// Migrated is nil when this binary's migrations are on every node that can be reached. One that is away holds nobody up here.
 func (c *Conn) Migrated(ctx context.Context) error {
-	steps, err := c.Migrate(ctx, true)
+	all, err := Migrations()
 	if err != nil {
 		return err
 	}
-	if len(steps) > 0 {
-		return fmt.Errorf("ClickHouse %s lacks migration %04d_%s: run counterfoil migrate first", steps[0].Node, steps[0].Migration.Number, steps[0].Migration.Name)
-	}
-	return nil
+	return c.eachNode(func(n *node) error {
+		steps, err := c.migrateNode(ctx, n, all, true)
+		if err == nil && len(steps) > 0 {
+			err = fmt.Errorf("it lacks migration %04d_%s: run counterfoil migrate first", steps[0].Migration.Number, steps[0].Migration.Name)
+		}
+		return err
+	})
 }
 
 // render makes the statements of a file for one node.

@@ -14,7 +14,8 @@ import (
 )
 
 // takeOver makes newly assigned partitions active: it waits until nobody else can write their rows any more, asks the tables what they
-// have, commits as the owner, and starts reading. It tries for ever: each failure is one of Kafka or ClickHouse being away.
+// have, commits as the owner, and starts reading. It tries for ever: each failure is one of Kafka or ClickHouse being away. The partitions are
+// of one shard, so that another one that is away does not hold them up.
 func (s *Sink) takeOver(parts []*part) {
 	start := time.Now()
 	// Any commit of a predecessor that Kafka took was sent before the assignment, so that its lease ends at most one Lease after this.
@@ -101,7 +102,7 @@ func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err er
 			continue
 		}
 		// Blocks that passed the constraint in time may still be on their way into a part.
-		if err := s.waitGone(s.ctx, "startsWith(query_id, ?) AND now64(3) - toIntervalMillisecond(toInt64(elapsed * 1000)) < fromUnixTimestamp64Milli(toInt64(?))",
+		if err := d.waitGone(s.ctx, "startsWith(query_id, ?) AND now64(3) - toIntervalMillisecond(toInt64(elapsed * 1000)) < fromUnixTimestamp64Milli(toInt64(?))",
 			d.queryPrefix(), end.UnixMilli()); err != nil {
 			return done, err
 		}
@@ -278,17 +279,18 @@ func (s *Sink) waitFor(ctx context.Context, t time.Time) error {
 // its block would be refused anyway, one that has is nearly done.
 const killAfter = 5 * time.Second
 
-// waitGone returns when no query that matches is running on any node.
-func (s *Sink) waitGone(ctx context.Context, where string, args ...any) error {
+// waitGone returns when no query that matches is running on any node of the table's shard; INSERTs go nowhere else. So a shard that is away
+// holds up its own partitions only.
+func (d *dest) waitGone(ctx context.Context, where string, args ...any) error {
 	start, killed := time.Now(), time.Time{}
 	for {
-		running, err := s.running(ctx, where, args...)
+		running, err := d.running(ctx, where, args...)
 		if err != nil || running == 0 {
 			return err
 		}
 		if now := time.Now(); now.Sub(start) > killAfter && now.Sub(killed) > killAfter {
 			killed = now
-			s.kill(ctx, where, args...)
+			d.kill(ctx, where, args...)
 		}
 		select {
 		case <-ctx.Done():
@@ -298,14 +300,15 @@ func (s *Sink) waitGone(ctx context.Context, where string, args ...any) error {
 	}
 }
 
-// running counts the queries that match, on all nodes.
-func (s *Sink) running(ctx context.Context, where string, args ...any) (running uint64, err error) {
-	ctx, cancel := s.question(ctx)
+// running counts the queries that match, on all nodes of the shard.
+func (d *dest) running(ctx context.Context, where string, args ...any) (running uint64, err error) {
+	conn := d.sink.conn
+	ctx, cancel := d.sink.question(ctx)
 	defer cancel()
-	for i := range s.conn.nodes {
+	for _, i := range conn.shards[d.shard] {
 		var n uint64
-		if err := s.conn.nodes[i].QueryRow(ctx, "SELECT count() FROM system.processes WHERE "+where, args...).Scan(&n); err != nil {
-			return 0, fmt.Errorf("ask for running inserts: %w", err)
+		if err := conn.nodes[i].QueryRow(ctx, "SELECT count() FROM system.processes WHERE "+where, args...).Scan(&n); err != nil {
+			return 0, fmt.Errorf("ask %s for running inserts: %w", conn.nodes[i].addr, err)
 		}
 		running += n
 	}
@@ -313,12 +316,13 @@ func (s *Sink) running(ctx context.Context, where string, args ...any) (running 
 }
 
 // kill tells the queries that match to end.
-func (s *Sink) kill(ctx context.Context, where string, args ...any) {
-	ctx, cancel := s.question(ctx)
+func (d *dest) kill(ctx context.Context, where string, args ...any) {
+	conn := d.sink.conn
+	ctx, cancel := d.sink.question(ctx)
 	defer cancel()
-	for i := range s.conn.nodes {
-		if err := s.conn.nodes[i].Exec(ctx, "KILL QUERY WHERE "+where+" ASYNC", args...); err != nil {
-			s.log.Warn("sink could not end an insert of a predecessor", "error", err)
+	for _, i := range conn.shards[d.shard] {
+		if err := conn.nodes[i].Exec(ctx, "KILL QUERY WHERE "+where+" ASYNC", args...); err != nil {
+			d.sink.log.Warn("sink could not end an insert of a predecessor", "error", err)
 		}
 	}
 }

@@ -36,7 +36,7 @@ type Broken struct {
 }
 
 // servers starts what a breakable cluster has of its own, and returns how the roles and the test reach each server.
-func (c *Cluster) servers() (broker *stack.Broker, registry string, ch *stack.CH) {
+func (c *Cluster) servers(o *options) (broker *stack.Broker, registry string, ch *stack.CH) {
 	c.t.Helper()
 	if stack.GivenKafka() || stack.InContainers() {
 		broker = stack.EmptyKafka(c.t)
@@ -51,9 +51,12 @@ func (c *Cluster) servers() (broker *stack.Broker, registry string, ch *stack.CH
 		c.Broken.RegistryNet = NewProxy(c.t, c.Broken.Registry.stack.RegistryURL()[len("http://"):], nil)
 		registry = "http://" + c.Broken.RegistryNet.Addr
 	}
-	if !stack.OwnClickHouse() {
+	switch {
+	case o.sharded:
+		ch = stack.Sharded(c.t)
+	case !stack.OwnClickHouse():
 		ch = stack.ClickHouse(c.t)
-	} else {
+	default:
 		s := newServer(c.t, embedded.ClickHouse, embedded.Config{ClickHouseAddr: "127.0.0.1:0", ClickHouseHTTPAddr: "127.0.0.1:0"})
 		c.Broken.ClickHouse = s
 		ch = &stack.CH{Addr: s.stack.ClickHouseAddr(), HTTPAddr: s.stack.ClickHouseHTTPAddr(), User: "default"}

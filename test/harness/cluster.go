@@ -19,7 +19,7 @@ func Supervised() Option {
 	return func(o *options) { o.supervised = true }
 }
 
-// Sharded has the cluster write to and read from a ClickHouse cluster of two shards.
+// Sharded has the cluster write to and read from a ClickHouse cluster of two shards, whatever the environment says.
 func Sharded() Option {
 	return func(o *options) { o.sharded = true }
 }
@@ -57,13 +57,13 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	c := &Cluster{Parts: Parts{t: t}}
 	var broker *stack.Broker
 	var registry string
-	if o.breakable {
-		broker, registry, c.CH = c.servers()
-	} else {
+	switch {
+	case o.breakable:
+		broker, registry, c.CH = c.servers(&o)
+	case o.sharded:
+		broker, registry, c.CH = stack.EmptyKafka(t), stack.Registry(t), stack.Sharded(t)
+	default:
 		broker, registry, c.CH = stack.EmptyKafka(t), stack.Registry(t), stack.ClickHouse(t)
-	}
-	if o.sharded {
-		c.CH = stack.Sharded(t)
 	}
 	c.Kafka, c.Registry, c.Database = broker.Opts(), newRegistry(t, registry), c.CH.Database(t)
 	c.settings = slices.Concat([]string{

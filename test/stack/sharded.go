@@ -25,7 +25,7 @@ func Sharded(t testing.TB) *CH {
 		if dir, shared.chErr = shared.tempDir(); shared.chErr == nil {
 			c, err := startSharded(dir, nil)
 			for _, n := range c.Nodes {
-				shared.ends = append(shared.ends, n.stack.Close)
+				shared.ends = append(shared.ends, func() { n.stack.Close() }) // the one that runs then
 			}
 			shared.sharded, shared.chErr = c, err
 		}
@@ -91,13 +91,26 @@ func writeCluster(dir string, ports []int) error {
 	return os.WriteFile(filepath.Join(dir, "cluster.xml"), []byte(text), 0o644)
 }
 
-// Kill ends an embedded server with kill -9; it is started again on its data at once.
+// Kill ends a server of [CH.Nodes] with kill -9; it is started again on its data at once.
 func (c *CH) Kill(t testing.TB) {
 	t.Helper()
-	if c.stack == nil {
-		t.Fatal("kill ClickHouse: it was not started here")
-	}
 	if pid := c.stack.PIDs()[embedded.ClickHouse]; pid != 0 {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // fails only where it has just ended
 	}
+}
+
+// Stop ends a server of [CH.Nodes] until Start.
+func (c *CH) Stop(t testing.TB) {
+	t.Helper()
+	c.stack.Close()
+}
+
+// Start starts a server again on its data and its addresses, after Stop.
+func (c *CH) Start(t testing.TB) {
+	t.Helper()
+	again, err := startEmbedded(c.cfg)
+	if err != nil {
+		t.Fatalf("start ClickHouse again: %v", err)
+	}
+	c.stack = again.stack
 }

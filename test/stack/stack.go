@@ -203,6 +203,7 @@ type CH struct {
 	NodePort string // client port of a cluster's nodes, where it differs from the one in remote_servers
 	Nodes    []*CH  // of a cluster that the tests have started: its servers, a shard each
 
+	cfg   embedded.Config
 	stack *embedded.Stack
 }
 
@@ -259,7 +260,7 @@ func startEmbedded(cfg embedded.Config) (*CH, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &CH{Addr: s.ClickHouseAddr(), HTTPAddr: s.ClickHouseHTTPAddr(), User: "default", stack: s}, nil
+	return &CH{Addr: s.ClickHouseAddr(), HTTPAddr: s.ClickHouseHTTPAddr(), User: "default", cfg: cfg, stack: s}, nil
 }
 
 // Settings are the product's settings with which it reaches the server.

@@ -144,12 +144,12 @@ func keep[T any, R any](all map[string]sent[T], id string, nth int, value T, rec
 // spelling and by whom it was inserted: lines change their customer, product, day and quantity, and everything comes back and goes.
 func TestBuyingReportIsTheSlowOne(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("TEST_SEED"); text != "" {
+	if text := os.Getenv("SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
 		must(t, err)
 	}
-	t.Logf("TEST_SEED=%d", seed)
+	t.Logf("SEED=%d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	r := newRig(t)
 	r.start(nil)

@@ -67,9 +67,15 @@ func newRun(t *testing.T, opts ...harness.Option) *run {
 // load starts the load of a seed, under a tenant of its own.
 func (r *run) load(seed uint64, workers int) *load.Load {
 	r.t.Helper()
+	return r.bulk(seed, workers, 1)
+}
+
+// bulk is load with batches that are larger by a factor.
+func (r *run) bulk(seed uint64, workers, factor int) *load.Load {
+	r.t.Helper()
 	tenant := fmt.Sprintf("load-%d", seed)
 	client := load.Prepare(r.t, &r.c.Parts, r.c.Ingest[0].URL, tenant)
-	l := load.Start(r.t, &r.c.Parts, fmt.Sprint("s", seed), seed, workers, client, client.At(r.c.Ingest[1].URL))
+	l := load.StartBulk(r.t, &r.c.Parts, fmt.Sprint("s", seed), seed, workers, factor, client, client.At(r.c.Ingest[1].URL))
 	r.loads = append(r.loads, l)
 	return l
 }

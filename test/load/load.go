@@ -93,6 +93,12 @@ func participant(i int) string { return fmt.Sprintf("RP-%d", i) }
 // every marker, and must differ between loads on the same data.
 func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int, clients ...*harness.Client) *Load {
 	t.Helper()
+	return StartBulk(t, p, name, seed, workers, 1, clients...)
+}
+
+// StartBulk is [Start] with batches that are larger by a factor.
+func StartBulk(t testing.TB, p *harness.Parts, name string, seed uint64, workers, factor int, clients ...*harness.Client) *Load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	n, err := harness.Partitions(t.Context(), p.Client(), schemas.KindOwnership)
 	if err != nil {
@@ -105,10 +111,10 @@ func Start(t testing.TB, p *harness.Parts, name string, seed uint64, workers int
 	}
 	l := &Load{name: name, tenant: clients[0].Key.Tenant, clients: clients, kafka: kafka, n: int32(n), stop: cancel, why: map[string]int{}}
 	for w := range workers {
-		l.done.Go(func() { l.work(ctx, w, rand.New(rand.NewPCG(seed, uint64(w)))) })
+		l.done.Go(func() { l.work(ctx, w, dice{rand.New(rand.NewPCG(seed, uint64(w))), factor}) })
 	}
 	producer := newProducer(t, p, l.tenant)
-	l.done.Go(func() { l.produce(ctx, producer, rand.New(rand.NewPCG(seed, 1<<32))) })
+	l.done.Go(func() { l.produce(ctx, producer, dice{rand.New(rand.NewPCG(seed, 1<<32)), factor}) })
 	t.Cleanup(func() {
 		cancel()
 		kafka.Close() // first: records for a broker that is gone would be waited for
@@ -181,7 +187,7 @@ func (l *Load) note(s checker.Sent, why string) {
 	l.why[why]++
 }
 
-func (l *Load) work(ctx context.Context, worker int, r *rand.Rand) {
+func (l *Load) work(ctx context.Context, worker int, r dice) {
 	for n := 0; ctx.Err() == nil; n++ {
 		marker := fmt.Sprintf("%s-%d-%d", l.name, worker, n)
 		req := draw(marker, r)
@@ -206,7 +212,7 @@ func (l *Load) try(marker string, req request, c *harness.Client) *harness.Answe
 	return answer
 }
 
-func (l *Load) client(r *rand.Rand) *harness.Client { return l.clients[r.IntN(len(l.clients))] }
+func (l *Load) client(r dice) *harness.Client { return l.clients[r.IntN(len(l.clients))] }
 
 // post sends a request; the answer is nil where none came. Where the other side has trouble it pauses.
 func (l *Load) post(req request, c *harness.Client) *harness.Answer {
@@ -243,7 +249,7 @@ func told(a *harness.Answer) string {
 
 // insist sends a request with an idempotency key until its fate is known, perhaps to several copies in turn and two at a time, and then, perhaps,
 // once more and with another body. All tries at one body are one request.
-func (l *Load) insist(marker string, req request, r *rand.Rand) {
+func (l *Load) insist(marker string, req request, r dice) {
 	const tries = 20 // with their pauses enough for a restart
 	client := func() *harness.Client { return l.client(r).Keyed(marker) }
 	verdict, answered := harness.Unknown, ""

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -48,7 +47,7 @@ func (p *producer) encode(topic string, v any) []byte {
 
 // record makes a record of a topic that the dice choose: an item as an upstream system sends it, a fact, or an account of its own, which has the
 // name. Facts have few ids, and one in twenty deletes, but calls, so that it stays plain which call a sale must be matched to.
-func (p *producer) record(name string, r *rand.Rand) *kgo.Record {
+func (p *producer) record(name string, r dice) *kgo.Record {
 	fact := func(topic, id string, v any) *kgo.Record {
 		rec := &kgo.Record{Topic: topic, Key: schemas.ReferenceKey(p.tenant, id)}
 		if topic == schemas.Calls || r.IntN(20) > 0 {
@@ -106,7 +105,7 @@ func (p *producer) record(name string, r *rand.Rand) *kgo.Record {
 var firstCall = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // call is one of the calls. What sales are matched by is always the same, its campaign is not.
-func call(i int, r *rand.Rand) *schemas.Call {
+func call(i int, r dice) *schemas.Call {
 	mhid, number, campaign := fmt.Sprintf("M-%d", i%visitors), callerNumber(i%callers), fmt.Sprintf("campaign %d", r.IntN(1000))
 	return &schemas.Call{
 		ID: fmt.Sprintf("call-%d", i), StartedAt: firstCall.Add(time.Duration(i) * 7 * time.Hour), CallerNumber: &number, MHID: &mhid, Campaign: &campaign, Tags: []string{},
@@ -120,11 +119,11 @@ func callerNumber(i int) string {
 
 // produce writes records straight to Kafka, in groups, to any partition: those of an item's key are forwarded, and of a fact's records the
 // last one counts wherever it lies.
-func (l *Load) produce(ctx context.Context, p *producer, r *rand.Rand) {
+func (l *Load) produce(ctx context.Context, p *producer, r dice) {
 	for n := 0; ctx.Err() == nil; n++ {
 		var records []*kgo.Record
 		markers := map[*kgo.Record]string{} // the results come in the order of the partitions' answers
-		for i := range 1 + r.IntN(20) {
+		for i := range r.upTo(20) {
 			marker := fmt.Sprintf("%s-kafka-%d-%d", l.name, n, i)
 			rec := p.record(marker, r)
 			ref := checker.Mark(marker, 0)
@@ -163,7 +162,7 @@ func (l *Load) produce(ctx context.Context, p *producer, r *rand.Rand) {
 }
 
 // spoil makes a record one that nobody can read.
-func spoil(rec *kgo.Record, r *rand.Rand) {
+func spoil(rec *kgo.Record, r dice) {
 	switch {
 	case r.IntN(3) == 0 || rec.Topic == schemas.Accounts: // what accounts hold is not looked into by the checker
 		rec.Headers = rec.Headers[1:] // the tenant's

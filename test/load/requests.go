@@ -14,6 +14,15 @@ import (
 
 type row map[string]any
 
+// dice draw what is sent.
+type dice struct {
+	*rand.Rand
+	volume int // how much larger batches are than usual
+}
+
+// upTo is a number of items from 1 to n, in usual batches.
+func (r dice) upTo(n int) int { return 1 + r.IntN(n*r.volume) }
+
 // request is drawn once and may be sent many times, with the same body.
 type request struct {
 	items int
@@ -22,14 +31,14 @@ type request struct {
 }
 
 // draw makes a request of a kind that the dice choose.
-func draw(marker string, r *rand.Rand) request {
+func draw(marker string, r dice) request {
 	door, seed := doors[r.IntN(len(doors))], r.Uint64()
 	if r.IntN(200) == 0 {
 		door = large
 	}
 	var again func(marker string) request
 	again = func(marker string) request {
-		req := door(marker, rand.New(rand.NewPCG(seed, 0)))
+		req := door(marker, dice{rand.New(rand.NewPCG(seed, 0)), r.volume})
 		req.again = again
 		return req
 	}
@@ -37,10 +46,10 @@ func draw(marker string, r *rand.Rand) request {
 }
 
 // doors make the requests, those that stand twice more often.
-var doors = []func(marker string, r *rand.Rand) request{helloID, helloID, web, purchases, referrals, mediahawk, mediahawk, avon, v1Accounts, v1Calls}
+var doors = []func(marker string, r dice) request{helloID, helloID, web, purchases, referrals, mediahawk, mediahawk, avon, v1Accounts, v1Calls}
 
-func helloID(marker string, r *rand.Rand) request {
-	changes := make([]row, 1+r.IntN(30))
+func helloID(marker string, r dice) request {
+	changes := make([]row, r.upTo(30))
 	for i := range changes {
 		ch := row{"UserName": fmt.Sprintf("user-%d", r.IntN(users)), "ProductSKU": fmt.Sprintf("SKU-%d", r.IntN(products)), "Source": checker.Mark(marker, i)}
 		switch r.IntN(6) {
@@ -56,8 +65,8 @@ func helloID(marker string, r *rand.Rand) request {
 	return request{items: len(changes), post: func(ctx context.Context, c *harness.Client) (*harness.Answer, error) { return c.HelloID(ctx, changes) }}
 }
 
-func web(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(50))
+func web(marker string, r dice) request {
+	rows := make([]row, r.upTo(50))
 	for i := range rows {
 		rows[i] = event(marker, i, r)
 		rows[i]["website"] = "www.example.org"
@@ -69,14 +78,14 @@ func web(marker string, r *rand.Rand) request {
 }
 
 // large sends an event about as large as an item may be: a little less, or a little more, which is refused.
-func large(marker string, r *rand.Rand) request {
+func large(marker string, r dice) request {
 	rows := []row{event(marker, 0, r)}
 	rows[0]["website"] = strings.Repeat("w", 1<<20-1<<15+r.IntN(1<<16))
 	return request{items: 1, post: func(ctx context.Context, c *harness.Client) (*harness.Answer, error) { return c.Web(ctx, rows) }}
 }
 
-func purchases(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(30))
+func purchases(marker string, r dice) request {
+	rows := make([]row, r.upTo(30))
 	for i := range rows {
 		rows[i] = event(marker, i, r)
 		rows[i]["reference_number"] = marker
@@ -87,8 +96,8 @@ func purchases(marker string, r *rand.Rand) request {
 	}}
 }
 
-func referrals(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(5))
+func referrals(marker string, r dice) request {
+	rows := make([]row, r.upTo(5))
 	for i := range rows {
 		rows[i] = row{
 			"request_unique_identifier": checker.Mark(marker, i), "performed_by_unit_identifier": row{"name": "Unit"}, "performed_on": "2016-06-22",
@@ -102,7 +111,7 @@ func referrals(marker string, r *rand.Rand) request {
 }
 
 // event is what all kinds of rows need; one in ten names an account that does not exist.
-func event(marker string, i int, r *rand.Rand) row {
+func event(marker string, i int, r dice) row {
 	return row{
 		"request_unique_identifier": checker.Mark(marker, i), "accounts_receivable_identifier": row{"number": account(r.IntN(accounts * 10 / 9))},
 		"performed_by_unit_identifier": row{"name": "Unit"}, "performed_on": "2016-06-22T15:00:00",
@@ -110,7 +119,7 @@ func event(marker string, i int, r *rand.Rand) row {
 }
 
 // mediahawk sends sales of few ids, each at most once in a batch, and sales without an id. One batch in twenty is refused whole.
-func mediahawk(marker string, r *rand.Rand) request {
+func mediahawk(marker string, r dice) request {
 	ids := r.Perm(sales)[:1+r.IntN(20)]
 	rows := make([]row, len(ids))
 	for i, id := range ids {
@@ -132,7 +141,7 @@ func mediahawk(marker string, r *rand.Rand) request {
 func saleID(i int) string { return fmt.Sprintf("sale-%d", i) }
 
 // sale is a sale that may match a call or not: by its MHID, by one of its numbers, or because the calls of both are too old.
-func sale(r *rand.Rand) *schemas.Sale {
+func sale(r dice) *schemas.Sale {
 	date := firstCall.AddDate(0, 0, r.IntN(90)).Truncate(24 * time.Hour)
 	value, mhid, numbers := fmt.Sprint(r.IntN(1000)), "", []string{callerNumber(r.IntN(2 * callers))}
 	if r.IntN(2) == 0 {
@@ -146,8 +155,8 @@ func sale(r *rand.Rand) *schemas.Sale {
 }
 
 // avon sends financial transactions; one call in twenty is refused whole.
-func avon(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(30))
+func avon(marker string, r dice) request {
+	rows := make([]row, r.upTo(30))
 	for i := range rows {
 		rows[i] = row{
 			"orderNumber": checker.Mark(marker, i), "beeNumberCustomer": r.IntN(10), "transactionId": fmt.Sprint(r.IntN(20)),
@@ -161,8 +170,8 @@ func avon(marker string, r *rand.Rand) request {
 }
 
 // v1Accounts sends accounts of their own ids; one in ten is refused at the door.
-func v1Accounts(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(20))
+func v1Accounts(marker string, r dice) request {
+	rows := make([]row, r.upTo(20))
 	for i := range rows {
 		rows[i] = row{"ref": checker.Mark(marker, i), "id": fmt.Sprintf("%s-%d", marker, i), "number": fmt.Sprintf("new %s-%d", marker, i)}
 		if r.IntN(10) == 0 {
@@ -175,8 +184,8 @@ func v1Accounts(marker string, r *rand.Rand) request {
 }
 
 // v1Calls sends calls that are sent to Kafka as well, those of one batch perhaps several times.
-func v1Calls(marker string, r *rand.Rand) request {
-	rows := make([]row, 1+r.IntN(10))
+func v1Calls(marker string, r dice) request {
+	rows := make([]row, r.upTo(10))
 	for i := range rows {
 		c := call(r.IntN(calls), r)
 		rows[i] = row{

@@ -28,7 +28,7 @@ const (
 )
 
 // serverProperties is a broker that is its own controller. Verbs: broker port, controller port (twice), log folder, the address that it
-// tells clients.
+// tells clients. A broker that was killed is let in again when its session is over.
 const serverProperties = `process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
@@ -49,6 +49,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=2
 message.max.bytes=5242880
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000

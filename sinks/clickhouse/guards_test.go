@@ -1,0 +1,221 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/schemas"
+)
+
+// Kafka takes no commits for longer than a lease, as in a long rebalance. Rows that come meanwhile wait: none is sent without a lease for the
+// table to refuse, and none is thrown away.
+func TestRowsWaitForALease(t *testing.T) {
+	r := newRig(t)
+	var refused atomic.Bool
+	s := r.start(func(s *Sink) {
+		s.hook = func(_ context.Context, at, _ string) error {
+			if at == "before commit" && refused.Load() {
+				return errors.New("a rebalance is under way")
+			}
+			return nil
+		}
+	})
+	r.produce(r.ownerships(0, 100)...)
+	r.wait("100", "SELECT count() FROM {db}.ownership")
+	refused.Store(true)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s.mu.Lock()
+		over := !s.lease.fits(time.Now(), 0)
+		s.mu.Unlock()
+		if over {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the lease is renewed without a commit")
+		}
+	}
+	for from := 100; from < 200; from += 20 { // several blocks
+		r.produce(r.ownerships(from, from+20)...)
+		time.Sleep(100 * time.Millisecond)
+	}
+	if n := s.counter(t, "late_inserts_refused_total"); n != 0 {
+		t.Errorf("%v inserts were sent without a lease", n)
+	}
+	refused.Store(false)
+	r.exact(200)
+}
+
+// slowInsert makes a row of the log at a position, by an INSERT that is at work for so long before its row gets in. It has begun when
+// slowInsert returns; the channel is closed at its end.
+func (r *rig) slowInsert(id string, rec *kgo.Record, takes time.Duration) <-chan struct{} {
+	r.t.Helper()
+	done := make(chan struct{})
+	ctx := ch.Context(context.Background(), ch.WithQueryID(id), ch.WithSettings(ch.Settings{"function_sleep_max_microseconds_per_block": 60_000_000}))
+	go func() {
+		defer close(done)
+		err := r.conn.any.Exec(ctx, fmt.Sprintf("INSERT INTO %s (topic, epoch, partition, offset, write_by, tenant, id) "+
+			"SELECT '%s', 0, %d, %d, now64(3, 'UTC') + INTERVAL 1 HOUR, 'acme', 'slow' FROM numbers(1) WHERE sleepEachRow(%f) = 0",
+			r.conn.local("ownership"), rec.Topic, rec.Partition, rec.Offset, takes.Seconds()))
+		if err != nil {
+			r.t.Errorf("the slow insert: %v", err)
+		}
+	}()
+	r.wait("1", "SELECT count() FROM system.processes WHERE query_id = '"+id+"'")
+	return done
+}
+
+// A member is gone that held a partition, and its last INSERT is past the constraint and still at work when its lease is over: whoever takes
+// over waits for it, and finds its row.
+func TestTakeOverWaitsForInsertsAtWork(t *testing.T) {
+	r := newRig(t)
+	rec := r.ownership(0)
+	r.produce(rec)
+	held := kadm.Offsets{}
+	r.begin.Each(func(o kadm.Offset) {
+		o.Metadata = metaHeld
+		held.Add(o)
+	})
+	r.commit(held)
+	done := r.slowInsert("counterfoil-sink/"+r.cfg.Database+".ownership/of-the-dead", rec, 2*sinkConfig().Lease+time.Second)
+	s := r.start(nil)
+	<-done
+	for end := time.Now().Add(20 * time.Second); s.Ready() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(s.Ready())
+		}
+	}
+	r.committed(rec.Topic)
+	if got := r.query("SELECT count() FROM {db}.ownership"); got != "1" {
+		t.Errorf("%s rows of one record", got)
+	}
+}
+
+// Whether an INSERT without an answer got its rows in is asked when that can no longer change: it may not have begun yet, and then write_by has
+// to pass; and what has begun may be at work for longer.
+func TestUnknownOutcomeIsAskedWhenItIsDecided(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		begins, takes time.Duration
+		limit         time.Duration // until write_by
+		result        outcome
+	}{
+		{name: "it is at work beyond write_by", takes: 2 * time.Second, limit: 0, result: unknown},
+		{name: "it has not begun", begins: time.Second, takes: 100 * time.Millisecond, limit: 3 * time.Second, result: unknown},
+		{name: "ClickHouse answered with an error, and it is at work", takes: 2 * time.Second, limit: time.Minute, result: ended},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			s := r.start(nil)
+			d := s.dests[slices.IndexFunc(s.dests, func(d *dest) bool { return d.spec.name == "ownership" })]
+			rec := r.ownership(0)
+			rec.Offset = 1_000_000 // of a record that the sink does not read meanwhile
+			var p *part
+			for end := time.Now().Add(20 * time.Second); p == nil; time.Sleep(10 * time.Millisecond) {
+				s.mu.Lock()
+				p = s.parts[topicPartition{rec.Topic, rec.Partition}]
+				s.mu.Unlock()
+				if time.Now().After(end) {
+					t.Fatal("the partition is not assigned")
+				}
+			}
+			f, err := newFill(d.spec, &s.cfg, r.registry)
+			must(t, err)
+			for {
+				if _, err = f.add(rec, p); !errors.Is(err, schemas.ErrSchemaPending) {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			must(t, err)
+			id := d.queryID()
+			now, err := r.conn.now(t.Context())
+			must(t, err)
+			slow := make(chan (<-chan struct{}), 1)
+			insert := func() { slow <- r.slowInsert(id, rec, test.takes) }
+			if test.begins > 0 {
+				time.AfterFunc(test.begins, insert)
+			} else {
+				insert()
+			}
+			there, err := d.resolve(f, id, now.Add(test.limit), test.result)
+			must(t, err)
+			<-<-slow
+			if !there {
+				t.Error("the rows were called absent before that was decided")
+			}
+		})
+	}
+}
+
+// A partition is lost between the moment at which its position was taken for a commit and the one at which the request is made. Kafka would
+// take it, because it looks at the generation and not at who owns the partition.
+func TestNothingIsCommittedOfALostPartition(t *testing.T) {
+	r := newRig(t)
+	lost := topicPartition{"ownership.processed", 0}
+	var armed, seen, gone atomic.Bool
+	s := r.start(func(s *Sink) {
+		clock := s.clock
+		s.clock = func(ctx context.Context) (time.Time, error) {
+			if armed.Load() && !gone.Load() {
+				s.mu.Lock()
+				p := s.parts[lost]
+				ahead := p != nil && p.flushed() > p.committed
+				s.mu.Unlock()
+				if ahead && !seen.Swap(true) {
+					return time.Time{}, errors.New("no answer") // the next commit has the new position for certain
+				}
+				if ahead {
+					gone.Store(true)
+					s.lost(ctx, s.client, map[string][]int32{lost.topic: {lost.partition}})
+				}
+			}
+			return clock(ctx)
+		}
+	})
+	r.produce(r.ownerships(0, 100)...)
+	r.committed(lost.topic)
+	before := r.positions(lost.topic)
+	armed.Store(true)
+	r.produce(r.ownerships(100, 200)...)
+	moved := func() bool {
+		for partition, at := range r.positions(lost.topic) {
+			if partition != lost.partition && at == before[partition] {
+				return false
+			}
+		}
+		return true
+	}
+	for end := time.Now().Add(20 * time.Second); !moved(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the other partitions are not committed")
+		}
+	}
+	if !gone.Load() {
+		t.Fatal("the partition was not lost in the middle of a commit: the test shows nothing")
+	}
+	if at := r.positions(lost.topic)[lost.partition]; at != before[lost.partition] {
+		t.Errorf("the lost partition was committed from %d to %d", before[lost.partition], at)
+	}
+	if n := s.counter(t, "commits_refused_total"); n == 0 {
+		t.Error("no commit was refused")
+	}
+}
+
+// positions are the sink's commits of a topic, by partition.
+func (r *rig) positions(topic string) map[int32]int64 {
+	r.t.Helper()
+	commits, err := r.admin.FetchOffsetsForTopics(r.t.Context(), schemas.GroupSink, topic)
+	must(r.t, err)
+	at := map[int32]int64{}
+	commits.Each(func(o kadm.OffsetResponse) { at[o.Partition] = o.At })
+	return at
+}

@@ -17,9 +17,9 @@ import (
 // have, commits as the owner, and starts reading. It tries for ever: each failure is one of Kafka or ClickHouse being away. The partitions are
 // of one shard, so that another one that is away does not hold them up.
 func (s *Sink) takeOver(parts []*part) {
-	start := time.Now()
 	// Any commit of a predecessor that Kafka took was sent before the assignment, so that its lease ends at most one Lease after this.
 	// Asked once: a later try waits no longer.
+	start := time.Now()
 	var begun time.Time
 	for {
 		parts = slices.DeleteFunc(parts, s.isGone)
@@ -32,7 +32,7 @@ func (s *Sink) takeOver(parts []*part) {
 			begun, err = s.now(s.ctx)
 		}
 		if err == nil {
-			done, err = s.tryTakeOver(parts, begun)
+			done, err = s.tryTakeOver(parts, start, begun)
 		}
 		if len(done) > 0 {
 			s.met.takeOvers.Add(float64(len(done)))
@@ -57,7 +57,8 @@ func (s *Sink) isGone(p *part) bool {
 }
 
 // tryTakeOver does it once, first for the partitions that were released, which need no waiting. It returns those that are active now.
-func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err error) {
+// start and begun are when it began, by our clock and by ClickHouse's.
+func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part, err error) {
 	// Read now and not before: nobody else commits these partitions any more.
 	commits, err := s.commits(parts)
 	if err != nil {
@@ -93,18 +94,27 @@ func (s *Sink) tryTakeOver(parts []*part, begun time.Time) (done []*part, err er
 		return done, nil
 	}
 	s.log.Info("sink waits for the lease of a predecessor", "partitions", len(held), "lease", s.cfg.Lease)
-	end := begun.Add(s.cfg.Lease + s.skew)
-	if err := s.waitFor(s.ctx, end); err != nil {
+	// By our clock too: ClickHouse's may be set forward for a moment and back again, and then it was past a lease that goes on.
+	if err := sleepUntil(s.ctx, start.Add(s.cfg.Lease)); err != nil {
+		return done, err
+	}
+	if err := s.waitFor(s.ctx, begun.Add(s.cfg.Lease+s.skew)); err != nil {
 		return done, err
 	}
 	for _, d := range s.destsOf(held) {
 		if d.spec.state {
 			continue
 		}
-		// Blocks that passed the constraint in time may still be on their way into a part.
-		if err := d.waitGone(s.ctx, "startsWith(query_id, ?) AND now64(3) - toIntervalMillisecond(toInt64(elapsed * 1000)) < fromUnixTimestamp64Milli(toInt64(?))",
-			d.queryPrefix(), end.UnixMilli()); err != nil {
+		// Blocks that passed the constraint in time may still be on their way into a part. They are at work now, and known by name: when one
+		// began could only be told by a clock that may have been set since. Others that begin later are none of a predecessor.
+		ids, err := d.inserts(s.ctx)
+		if err != nil {
 			return done, err
+		}
+		if len(ids) > 0 {
+			if err := d.waitGone(s.ctx, "has(?, query_id)", ids); err != nil {
+				return done, err
+			}
 		}
 	}
 	more, err := s.activate(held)
@@ -267,11 +277,18 @@ func (s *Sink) waitFor(ctx context.Context, t time.Time) error {
 		if left < 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(left + time.Millisecond):
+		if err := sleepUntil(ctx, time.Now().Add(left+time.Millisecond)); err != nil {
+			return err
 		}
+	}
+}
+
+func sleepUntil(ctx context.Context, t time.Time) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(time.Until(t)):
+		return nil
 	}
 }
 
@@ -298,6 +315,21 @@ func (d *dest) waitGone(ctx context.Context, where string, args ...any) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// inserts are the ids of the INSERTs into the table that are at work on any node of its shard.
+func (d *dest) inserts(ctx context.Context) (ids []string, err error) {
+	conn := d.sink.conn
+	ctx, cancel := d.sink.question(ctx)
+	defer cancel()
+	for _, i := range conn.shards[d.shard] {
+		var found []string
+		if err := conn.nodes[i].QueryRow(ctx, "SELECT groupArray(query_id) FROM system.processes WHERE startsWith(query_id, ?)", d.queryPrefix()).Scan(&found); err != nil {
+			return nil, fmt.Errorf("ask %s for running inserts: %w", conn.nodes[i].addr, err)
+		}
+		ids = append(ids, found...)
+	}
+	return ids, nil
 }
 
 // running counts the queries that match, on all nodes of the shard.

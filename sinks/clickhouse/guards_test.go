@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/shopspring/decimal"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -218,4 +221,60 @@ func (r *rig) positions(topic string) map[int32]int64 {
 	at := map[int32]int64{}
 	commits.Each(func(o kadm.OffsetResponse) { at[o.Partition] = o.At })
 	return at
+}
+
+// Two tenants have everything alike, as nothing but chance keeps batch keys apart: each report has the rows of the tenant that asks.
+func TestReportsHaveTheRowsOfOneTenant(t *testing.T) {
+	conn := migrated(t)
+	insert := func(table, columns string, values ...any) {
+		t.Helper()
+		if _, log := values[0].(time.Time); log {
+			columns = "write_by, " + columns
+		}
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ")
+		must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.local(table)+" ("+columns+") VALUES ("+marks+")", values...))
+	}
+	late, day := time.Now().Add(time.Hour), time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
+	tenants := []string{"acme", "other"}
+	for i, tenant := range tenants {
+		insert("batches", "tenant, number, key, kind, door, items", late, tenant, 7, "k", schemas.KindCustomerEvents, "crm.com", 4)
+		insert("customer_events", "topic, tenant, id, batch, `index`, attempt, kind", late, "customer_events.processed", tenant, tenant+" good", "k", i, 1, "web")
+		insert("unprocessed", "topic, tenant, id, batch, `index`, attempt, kind, reason_code, reason_field, reason_value, reason_message", late, "customer_events.unprocessed",
+			tenant, tenant+" bad", "k", 2+i, 1, schemas.KindCustomerEvents, []string{"missing"}, []string{"unit"}, []*string{nil}, []string{"m"})
+		insert("ownership_state", "tenant, user_key, sku_key, user_name, product_sku, quantity, version", tenant, tenant, "app", tenant, "app", 1, 1)
+		insert("customers_state", "tenant, version, id, account_number", tenant, 1+i, 1+i, "A")
+		insert("order_lines_by_customer_state", "tenant, version, id, customer, product, quantity, ordered_on", tenant, 1, "L", 1+i, tenant, decimal.New(1, 0), day)
+	}
+	reports, ctx := conn.Reports(), t.Context()
+	for i, tenant := range tenants {
+		batch := schemas.BatchReport{Number: 7, Key: "k", Tenant: tenant, Kind: schemas.KindCustomerEvents, Door: "crm.com", Items: 4, Processed: 1, Unprocessed: 1, AcceptedAt: time.Unix(0, 0).UTC()}
+		same := func(report string, want, got any, err error) {
+			t.Helper()
+			must(t, err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s of %s (-want +got):\n%s", report, tenant, diff)
+			}
+		}
+		one, err := reports.Batch(ctx, tenant, 7)
+		same("Batch", &batch, one, err)
+		all, err := reports.Batches(ctx, tenant, 0, 10)
+		same("Batches", []schemas.BatchReport{batch}, all, err)
+		all, err = reports.DoorBatches(ctx, tenant, "crm.com", 0, 10)
+		same("DoorBatches", []schemas.BatchReport{batch}, all, err)
+		reasons := []schemas.Reason{{Code: "missing", Field: "unit", Message: "m"}}
+		items, err := reports.BatchItems(ctx, tenant, schemas.KindCustomerEvents, "k", true, -1, 10)
+		same("BatchItems", []schemas.ItemReport{{Index: int32(i), ID: tenant + " good"}}, items, err)
+		items, err = reports.BatchItems(ctx, tenant, schemas.KindCustomerEvents, "k", false, -1, 10)
+		same("BatchItems", []schemas.ItemReport{{Index: int32(2 + i), ID: tenant + " bad", Reasons: reasons}}, items, err)
+		outcomes, err := reports.BatchOutcomes(ctx, tenant, schemas.KindCustomerEvents, "k")
+		var indexes []int32
+		for _, o := range outcomes {
+			indexes = append(indexes, o.Index)
+		}
+		same("BatchOutcomes", []int32{int32(i), int32(2 + i)}, indexes, err)
+		owners, err := reports.Ownership(ctx, tenant, "app")
+		same("Ownership", []schemas.OwnershipReport{{UserName: tenant, ProductSKU: "app", Quantity: 1}}, owners, err)
+		bought, err := reports.BuyingReport(ctx, schemas.BuyingReportParams{Tenant: tenant, AccountNo: "A", BasedOn: schemas.BasedOnOrders, MonthsBack: 1, Today: day})
+		same("BuyingReport", []schemas.BuyingReportItem{{Code: tenant, Qty: 1}}, bought, err)
+	}
 }

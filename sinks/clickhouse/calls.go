@@ -3,9 +3,9 @@ package clickhouse
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -23,174 +23,303 @@ import (
 // whoever asks makes sure first that the sink has committed what it wants to be there.
 //
 // It is one query for each shard, however many keys there are: keys travel as a table, and calls lie together by key in tables of their own
-// (moves.go), so that the time grows with the number of keys and the calls of these keys, and hardly with the size of the table.
+// (moves.go), so that the time grows with the number of keys and the calls of these keys, and hardly with the size of the table. ClickHouse
+// only fetches the rows of the keys, which are few for most keys; which of them are the nearest is decided here, in a tenth of the time.
 func (c *Conn) FindCalls(ctx context.Context, queries []schemas.CallQuery) ([]schemas.CallsFound, error) {
-	asked, err := newAsked(queries)
+	a, err := newAsked(queries)
 	if err != nil {
 		return nil, fmt.Errorf("find calls: %w", err)
 	}
-	if len(asked.spans) > 0 {
-		// A call and its places lie on one shard, so that each shard knows its own calls for sure, and the nearest of all is among
-		// the nearest of each.
-		found, errs := make([][]foundCall, len(c.shards)), make([]error, len(c.shards))
+	if len(a.keys) > 0 {
+		// A call and its places lie on one shard, so that each shard knows its own calls for sure.
+		found, errs := make([][]callRow, len(c.shards)), make([]error, len(c.shards))
 		var group sync.WaitGroup
 		for shard := range c.shards {
-			group.Go(func() { found[shard], errs[shard] = c.findOnShard(ctx, shard, asked) })
+			group.Go(func() { found[shard], errs[shard] = c.findOnShard(ctx, shard, a) })
 		}
 		group.Wait()
 		if err := errors.Join(errs...); err != nil {
 			return nil, fmt.Errorf("find calls: %w", err)
 		}
-		for _, f := range slices.Concat(found...) {
-			if s := &asked.spans[f.span]; f.latest {
-				s.latest = nearer(s.latest, f.call, 1)
-			} else {
-				s.earliest = nearer(s.earliest, f.call, -1)
-			}
-		}
+		a.settle(found)
 	}
-	return asked.answers(queries), nil
+	return a.answers(queries)
 }
 
-// nearer is the later of two calls (sign 1) or the earlier (-1), of those at one instant the one with the higher id.
-func nearer(a, b *schemas.FoundCall, sign int) *schemas.FoundCall {
-	if a == nil {
-		return b
-	}
-	if order := sign * b.StartedAt.Compare(a.StartedAt); order > 0 || order == 0 && b.ID > a.ID {
-		return b
-	}
-	return a
-}
-
-// callKey is one thing to look for. Many sales may ask for the same.
-type callKey struct {
-	byMHID      bool
-	tenant, key string
-	until       int64 // milliseconds
-}
-
-// asked are the distinct keys of a round, each with its distinct Untils in their order: the Untils of a key cut the time into spans, of which
-// the first is before all of them. Only the first and the last call of each span matter, however many sales ask for one key, and however many
-// calls it has.
+// asked are the distinct keys of a round.
 type asked struct {
-	spans []span
-	at    map[callKey]int // of the span that begins with the Until
+	keys []callKey
+	// places are the indexes in keys of what the queries ask for, one after the other: the MHID, then the numbers. -1: nothing.
+	places []int
+	// at is the index of a key by what its rows begin with, for each of callTables.
+	at [2]map[string]int
 }
 
-// span is a span of time of one key, up to the next span of the same key.
-type span struct {
-	callKey          // until is where the span begins
-	first, last bool // of the key
-	earliest    *schemas.FoundCall
-	latest      *schemas.FoundCall
+// callKey is one thing to look for, however many sales ask for it.
+type callKey struct {
+	table       int // of callTables
+	tenant, key string
+	untils      []int64   // of the sales
+	calls       []callRow // once settled: those that are there, in the order of time and id
 }
 
-// always is where the first span of each key begins.
-const always = math.MinInt64
+// callTables are the tables by key.
+var callTables = [2]string{"calls_by_number_state", "calls_by_mhid_state"}
+
+// Indexes of callTables.
+const (
+	byNumber = iota
+	byMHID
+)
 
 func newAsked(queries []schemas.CallQuery) (*asked, error) {
-	a := &asked{at: map[callKey]int{}}
+	a := &asked{keys: make([]callKey, 0, len(queries)), places: make([]int, 0, 2*len(queries))}
+	for table := range a.at {
+		a.at[table] = make(map[string]int, len(queries))
+	}
 	for i := range queries {
 		q := &queries[i]
 		if q.Until.Before(minInstant) || q.Until.After(maxInstant) {
 			return nil, fmt.Errorf("the end of day %s of query %d is out of range", q.Until.Format(time.RFC3339), i)
 		}
-		for _, k := range keysOf(q) {
-			for _, begin := range []int64{always, k.until} {
-				k.until = begin
-				if _, ok := a.at[k]; !ok && k.key != "" {
-					a.at[k] = -1
-					a.spans = append(a.spans, span{callKey: k})
-				}
-			}
+		a.add(byMHID, q.MHID, q)
+		for _, number := range q.Numbers {
+			a.add(byNumber, number, q)
 		}
-	}
-	slices.SortFunc(a.spans, func(x, y span) int {
-		order := cmp.Or(strings.Compare(x.tenant, y.tenant), strings.Compare(x.key, y.key), cmp.Compare(x.until, y.until))
-		if x.byMHID != y.byMHID {
-			order = 1
-			if x.byMHID {
-				order = -1
-			}
-		}
-		return order
-	})
-	for i := range a.spans {
-		s := &a.spans[i]
-		a.at[s.callKey] = i
-		s.first = s.until == always
-		s.last = i+1 == len(a.spans) || a.spans[i+1].until == always
 	}
 	return a, nil
 }
 
-// keysOf are the keys of a query: the MHID, then the numbers.
-func keysOf(q *schemas.CallQuery) []callKey {
-	// Calls have milliseconds: one at or after Until is one at or after the next whole one.
-	until := q.Until.Add(time.Millisecond - 1).UnixMilli()
-	keys := make([]callKey, 0, 1+len(q.Numbers))
-	keys = append(keys, callKey{byMHID: true, tenant: q.Tenant, key: q.MHID, until: until})
-	for _, n := range q.Numbers {
-		keys = append(keys, callKey{tenant: q.Tenant, key: n, until: until})
+func (a *asked) add(table int, key string, q *schemas.CallQuery) {
+	if key == "" {
+		a.places = append(a.places, -1)
+		return
 	}
-	return keys
+	begin := beginning(q.Tenant, key)
+	at, ok := a.at[table][begin]
+	if !ok {
+		at = len(a.keys)
+		a.at[table][begin] = at
+		a.keys = append(a.keys, callKey{table: table, tenant: q.Tenant, key: key})
+	}
+	a.keys[at].untils = append(a.keys[at].untils, untilOf(q))
+	a.places = append(a.places, at)
 }
 
-// answers says what the spans on both sides of each Until have; an empty one has what the next one further away has.
-func (a *asked) answers(queries []schemas.CallQuery) []schemas.CallsFound {
-	last, next := make([]*schemas.FoundCall, len(a.spans)), make([]*schemas.FoundCall, len(a.spans))
-	for i := range a.spans {
-		if last[i] = a.spans[i].latest; last[i] == nil && !a.spans[i].first {
-			last[i] = last[i-1]
+// untilOf is the Until of a query in milliseconds, which calls have: one at or after Until is one at or after the next whole millisecond.
+func untilOf(q *schemas.CallQuery) int64 { return q.Until.Add(time.Millisecond - 1).UnixMilli() }
+
+// settle gives the keys the calls that were found.
+func (a *asked) settle(found [][]callRow) {
+	ends := make([]int, len(a.keys)+1) // of the rows of the key before
+	n := 0
+	for _, rows := range found {
+		n += len(rows)
+		for i := range rows {
+			ends[rows[i].key+1]++
 		}
 	}
-	for i := len(a.spans) - 1; i >= 0; i-- {
-		if next[i] = a.spans[i].earliest; next[i] == nil && !a.spans[i].last {
-			next[i] = next[i+1]
+	for i := range a.keys {
+		ends[i+1] += ends[i]
+	}
+	all := make([]callRow, n)
+	next := slices.Clone(ends)
+	for _, rows := range found {
+		for i := range rows {
+			at := &next[rows[i].key]
+			all[*at] = rows[i]
+			*at++
 		}
 	}
+	for i := range a.keys {
+		a.keys[i].calls = lastVersions(all[ends[i]:ends[i+1]])
+	}
+}
+
+// lastVersions are the calls that rows of one key tell of, in the order of time and id. The last version of a call at one time counts, and not
+// where it is a deleted one.
+func lastVersions(rows []callRow) []callRow {
+	slices.SortFunc(rows, func(x, y callRow) int {
+		if x.startedAt != y.startedAt {
+			return cmp.Compare(x.startedAt, y.startedAt)
+		}
+		return cmp.Or(strings.Compare(x.id, y.id), cmp.Compare(y.version, x.version))
+	})
+	rows = slices.CompactFunc(rows, func(x, y callRow) bool { return x.startedAt == y.startedAt && x.id == y.id })
+	return slices.DeleteFunc(rows, func(r callRow) bool { return r.deleted })
+}
+
+func (a *asked) answers(queries []schemas.CallQuery) ([]schemas.CallsFound, error) {
 	all := make([]schemas.CallsFound, len(queries))
+	places := a.places
 	for i := range queries {
-		all[i].Numbers = make([]schemas.Nearest, len(queries[i].Numbers))
-		for j, k := range keysOf(&queries[i]) {
-			at, ok := a.at[k]
-			if !ok {
-				continue // no key
+		q, found := &queries[i], &all[i]
+		found.Numbers = make([]schemas.Nearest, len(q.Numbers))
+		until := untilOf(q)
+		for j := -1; j < len(q.Numbers); j++ {
+			at := places[0]
+			places = places[1:]
+			if at < 0 {
+				continue
 			}
-			nearest := schemas.Nearest{Last: last[at-1], Next: next[at]}
-			if j == 0 {
-				all[i].MHID = nearest
+			nearest, err := a.keys[at].nearest(until)
+			if err != nil {
+				return nil, fmt.Errorf("find calls: %s: %w", callTables[a.keys[at].table], err)
+			}
+			if j < 0 {
+				found.MHID = nearest
 			} else {
-				all[i].Numbers[j-1] = nearest
+				found.Numbers[j] = nearest
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
-// callTables are the tables by key, with the name of the key.
-var callTables = []struct {
-	table, key string
-	byMHID     bool
-}{{"calls_by_number_state", "number_key", false}, {"calls_by_mhid_state", "mhid_key", true}}
-
-// foundCall is a row of an answer: a call at an edge of a span.
-type foundCall struct {
-	span   uint32
-	latest bool
-	call   *schemas.FoundCall
+// nearest are the calls on both sides of an instant.
+func (k *callKey) nearest(until int64) (n schemas.Nearest, err error) {
+	after, _ := slices.BinarySearchFunc(k.calls, until, func(r callRow, until int64) int { return cmp.Compare(r.startedAt, until) })
+	if last := latestOf(k.calls[:after]); last != nil {
+		if n.Last, err = last.call(); err != nil {
+			return n, err
+		}
+	}
+	if next := earliestOf(k.calls[after:]); next != nil {
+		n.Next, err = next.call()
+	}
+	return n, err
 }
 
-func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) (found []foundCall, err error) {
+// latestOf and earliestOf are the call at an end of calls in their order; of those at one instant the one with the highest id.
+func latestOf(calls []callRow) *callRow {
+	if len(calls) == 0 {
+		return nil
+	}
+	return &calls[len(calls)-1]
+}
+
+func earliestOf(calls []callRow) *callRow {
+	for i := range calls {
+		if i+1 == len(calls) || calls[i+1].startedAt != calls[i].startedAt {
+			return &calls[i]
+		}
+	}
+	return nil
+}
+
+// callRow is a row of a table by key, read as far as is needed to choose among rows.
+type callRow struct {
+	key       int   // in asked.keys
+	startedAt int64 // milliseconds
+	version   int64
+	deleted   bool
+	id        string
+	rest      rowBinary
+	found     *schemas.FoundCall // once it was asked for
+}
+
+// call is the call of the row.
+func (r *callRow) call() (*schemas.FoundCall, error) {
+	if r.found != nil {
+		return r.found, nil
+	}
+	var both struct { // in one allocation
+		call  schemas.FoundCall
+		texts [6]string
+	}
+	both.call.ID, both.call.StartedAt = r.id, time.UnixMilli(r.startedAt).UTC()
+	rest := r.rest
+	for i, to := range []**string{&both.call.MHID, &both.call.CallerNumber, &both.call.Campaign, &both.call.Source, &both.call.Medium, &both.call.Keyword} {
+		if rest.byte() == 0 {
+			both.texts[i] = rest.text()
+			*to = &both.texts[i]
+		}
+	}
+	if rest.cut {
+		return nil, errCutShort
+	}
+	r.found = &both.call
+	return r.found, nil
+}
+
+// callColumns is what the tables by key have of a call beside its id, time and version, in the order in which their rows hold it.
+var callColumns = []string{"mhid", "caller_number", "campaign", "source", "medium", "keyword"}
+
+// read reads a row of a table as its column call holds it: tenant, key, started_at, version, is_deleted, id, then callColumns. ok is false for
+// the row of a key that was not asked for, as one of the same hash is.
+func (a *asked) read(table int, text string) (r callRow, ok bool, err error) {
+	row := rowBinary{left: text}
+	row.text()
+	row.text()
+	r.key, ok = a.at[table][text[:len(text)-len(row.left)]]
+	r.startedAt, r.version, r.deleted, r.id, r.rest = row.int64(), row.int64(), row.byte() != 0, row.text(), row
+	if row.cut {
+		return r, false, errCutShort
+	}
+	return r, ok, nil
+}
+
+// rowBinary is what is left to read of a text in ClickHouse's format of that name. What lies beyond its end is empty, and sets cut.
+type rowBinary struct {
+	left string
+	cut  bool
+}
+
+var errCutShort = errors.New("a row ends before its last column")
+
+func (b *rowBinary) bytes(n uint64) string {
+	if n > uint64(len(b.left)) {
+		b.left, b.cut = "", true
+		return ""
+	}
+	bytes := b.left[:n]
+	b.left = b.left[n:]
+	return bytes
+}
+
+func (b *rowBinary) byte() byte {
+	if one := b.bytes(1); one != "" {
+		return one[0]
+	}
+	return 0
+}
+
+func (b *rowBinary) int64() int64 {
+	var n uint64
+	for i, c := range []byte(b.bytes(8)) {
+		n |= uint64(c) << (8 * i)
+	}
+	return int64(n)
+}
+
+func (b *rowBinary) text() string {
+	var n uint64
+	for shift := 0; ; shift += 7 {
+		c := b.byte()
+		n |= uint64(c&0x7f) << shift
+		if c < 0x80 {
+			return b.bytes(n)
+		}
+	}
+}
+
+// beginning is what the rows of a key begin with.
+func beginning(tenant, key string) string {
+	b := make([]byte, 0, len(tenant)+len(key)+2*binary.MaxVarintLen16)
+	b = append(binary.AppendUvarint(b, uint64(len(tenant))), tenant...)
+	b = append(binary.AppendUvarint(b, uint64(len(key))), key...)
+	return string(b)
+}
+
+func (c *Conn) findOnShard(ctx context.Context, shard int, a *asked) (found []callRow, err error) {
 	err = c.onShard(shard, func(conn driver.Conn) error {
-		for _, t := range callTables {
-			if err := c.syncReplica(ctx, shard, conn, t.table); err != nil {
+		for _, table := range callTables {
+			if err := c.syncReplica(ctx, shard, conn, table); err != nil {
 				return err
 			}
 		}
 		var err error
-		if found, err = c.findTogether(ctx, conn, a, nil, min(findRows, fewRows+fewRowsOfSpan*len(a.spans))); tooHeavy(err) {
+		if found, err = c.findTogether(ctx, conn, a, nil, min(findRows, fewRows+fewRowsOfKey*len(a.keys))); tooHeavy(err) {
 			hot, hotErr := c.hotKeys(ctx, conn, a)
 			if hotErr != nil {
 				return errors.Join(err, hotErr)
@@ -223,128 +352,112 @@ func isTooManyRows(err error) bool {
 	return errors.As(err, &exception) && exception.Code == 158
 }
 
-// Limits of the query for all keys. Beyond fewRows and fewRowsOfSpan it is worth while to look for hot keys before anything is read. 10,000 sales among a million calls read a million rows in 300 MiB and a second. findRows is a variable for
-// the tests.
+// Limits of the query for all keys. The rows that it finds are held here until all are there, some 200 bytes each.
 const (
-	findMemory    = 1 << 30
-	findSeconds   = 20 // less than matching waits
-	fewRows       = 200_000
-	fewRowsOfSpan = 256 // two granules
+	findMemory  = 1 << 30
+	findSeconds = 20 // less than matching waits
+	foundRows   = 1_000_000
 )
 
-var findRows = 50_000_000
+// Limits of what is read, variables for the tests. Beyond the first two it is worth while to look for hot keys before anything is read.
+var (
+	fewRows      = 200_000
+	fewRowsOfKey = 512 // a granule of each of sixteen parts
+	findRows     = 50_000_000
+)
 
-// keyTable is a table with the keys that the spans asked for have, under its name and that of its key, but for those that are left out.
-func (a *asked) keyTable(key string, byMHID bool, except map[callKey]bool) (*ext.Table, int, error) {
-	keys, err := ext.NewTable("asked_"+key, ext.Column("span", "UInt32"), ext.Column("tenant", "String"), ext.Column("key", "String"),
-		ext.Column("begin", "Int64"), ext.Column("edges", "Array(UInt8)"))
-	if err != nil {
+// keyTable is a table with the keys of one table that are asked for, but for those that are left out. Its name is that of the other with a
+// prefix.
+func (a *asked) keyTable(table int, except []bool) (keys *ext.Table, rows int, err error) {
+	if keys, err = ext.NewTable("asked_"+callTables[table], ext.Column("tenant", "String"), ext.Column("key", "String")); err != nil {
 		return nil, 0, err
 	}
-	rows := 0
-	for i := range a.spans {
-		s := &a.spans[i]
-		if s.byMHID != byMHID || except[s.anyTime()] {
-			continue
-		}
-		rows++
-		if err := keys.Append(uint32(i), s.tenant, s.key, s.until, s.edges()); err != nil {
-			return nil, 0, err
+	for i := range a.keys {
+		if k := &a.keys[i]; k.table == table && (except == nil || !except[i]) {
+			rows++
+			if err := keys.Append(k.tenant, k.key); err != nil {
+				return nil, 0, err
+			}
 		}
 	}
 	return keys, rows, nil
 }
 
-// edges are the ends of the span that matter: 0 the earliest call, 1 the latest. Nobody asks for what is first of all, or last.
-func (s *span) edges() []uint8 {
-	edges := []uint8{0, 1}
-	if s.first {
-		edges = edges[1:]
-	}
-	if s.last {
-		edges = edges[:len(edges)-1]
-	}
-	return edges
-}
-
-// anyTime is the key without its Until.
-func (k callKey) anyTime() callKey {
-	k.until = 0
-	return k
-}
-
 // findTogether finds the calls of all keys but those that are left out; it reads so many rows at most.
-func (c *Conn) findTogether(ctx context.Context, conn driver.Conn, a *asked, except map[callKey]bool, most int) ([]foundCall, error) {
-	sql := ""
+//
+// The tables are ordered by a hash of tenant and key, because a number is compared in a tenth of the time of a text, and there are thousands of
+// keys to be found in the index. PREWHERE would read each granule in two goes, to save nothing: it is there because it has the key.
+func (c *Conn) findTogether(ctx context.Context, conn driver.Conn, a *asked, except []bool, most int) ([]callRow, error) {
+	var selects []string
 	var tables []*ext.Table
-	for _, t := range callTables {
-		keys, rows, err := a.keyTable(t.key, t.byMHID, except)
+	for table, name := range callTables {
+		keys, rows, err := a.keyTable(table, except)
 		if err != nil {
 			return nil, err
 		}
 		if rows == 0 {
 			continue
 		}
-		if sql != "" {
-			sql += "\nUNION ALL\n"
-		}
 		tables = append(tables, keys)
-		sql += c.findSQL(t.table, t.key, keys.Name())
+		selects = append(selects, fmt.Sprintf("SELECT %d, call FROM %s WHERE hash IN (SELECT sipHash64(tenant, key) FROM %s)", table, c.local(name), keys.Name()))
 	}
-	if sql == "" {
+	if len(selects) == 0 {
 		return nil, nil
 	}
 	// In the text, because the driver puts the context's time in the place of a setting.
-	sql = fmt.Sprintf("SELECT * FROM (\n%s\n) SETTINGS max_memory_usage = %d, max_rows_to_read = %d, max_execution_time = %d", sql, findMemory, most, findSeconds)
+	sql := fmt.Sprintf("SELECT * FROM (%s) SETTINGS optimize_move_to_prewhere = 0, max_memory_usage = %d, max_rows_to_read = %d, max_result_rows = %d, max_execution_time = %d",
+		strings.Join(selects, " UNION ALL "), findMemory, most, foundRows, findSeconds)
 	rows, err := conn.Query(ch.Context(ctx, ch.WithExternalTable(tables...)), sql)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var found []foundCall
+	var found []callRow
+	var table uint8
+	var text string
+	to := []any{&table, &text}
 	for rows.Next() {
-		f := foundCall{call: &schemas.FoundCall{}}
-		var edge uint8
-		if err := rows.Scan(append([]any{&f.span, &edge}, scanned(f.call)...)...); err != nil {
+		if err := rows.Scan(to...); err != nil {
 			return nil, err
 		}
-		f.latest = edge == 1
-		found = append(found, f)
+		r, ok, err := a.read(int(table), text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", callTables[table], err)
+		}
+		if ok {
+			found = append(found, r)
+		}
 	}
 	return found, rows.Err()
-}
-
-// scanned is where the id, the time and callColumns of a row go.
-func scanned(call *schemas.FoundCall) []any {
-	return []any{&call.ID, &call.StartedAt, &call.MHID, &call.CallerNumber, &call.Campaign, &call.Source, &call.Medium, &call.Keyword}
 }
 
 // hotRows is how many rows of a key are too many to look at all of them. A variable for the tests.
 var hotRows = 20_000
 
-// hotKeys finds the keys with very many rows.
-func (c *Conn) hotKeys(ctx context.Context, conn driver.Conn, a *asked) (map[callKey]bool, error) {
-	hot := map[callKey]bool{}
-	for _, t := range callTables {
-		keys, n, err := a.keyTable(t.key, t.byMHID, nil)
+// hotKeys finds the keys with very many rows; nil where none has.
+func (c *Conn) hotKeys(ctx context.Context, conn driver.Conn, a *asked) (hot []bool, err error) {
+	for table, name := range callTables {
+		keys, n, err := a.keyTable(table, nil)
 		if err != nil {
 			return nil, err
 		}
 		if n == 0 {
 			continue
 		}
-		rows, err := conn.Query(ch.Context(ctx, ch.WithExternalTable(keys)), "SELECT tenant, "+t.key+" FROM "+c.local(t.table)+
-			" WHERE tenant IN (SELECT tenant FROM "+keys.Name()+") AND hash IN (SELECT sipHash64(key) FROM "+keys.Name()+
-			") GROUP BY tenant, "+t.key+" HAVING count() > ?", hotRows)
+		rows, err := conn.Query(ch.Context(ctx, ch.WithExternalTable(keys)), "SELECT tenant, key FROM "+keys.Name()+" WHERE sipHash64(tenant, key) IN (SELECT hash FROM "+c.local(name)+
+			" WHERE hash IN (SELECT sipHash64(tenant, key) FROM "+keys.Name()+") GROUP BY hash HAVING count() > ?)", hotRows)
 		if err != nil {
 			return nil, err
 		}
 		for rows.Next() {
-			k := callKey{byMHID: t.byMHID}
-			if err := rows.Scan(&k.tenant, &k.key); err != nil {
+			var tenant, key string
+			if err := rows.Scan(&tenant, &key); err != nil {
 				return nil, errors.Join(err, rows.Close())
 			}
-			hot[k] = true
+			if hot == nil {
+				hot = make([]bool, len(a.keys))
+			}
+			hot[a.at[table][beginning(tenant, key)]] = true
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return nil, err
@@ -353,85 +466,77 @@ func (c *Conn) hotKeys(ctx context.Context, conn driver.Conn, a *asked) (map[cal
 	return hot, nil
 }
 
-// findEach adds the calls of hot keys to what was found. The tables have the calls of a key in the order of time, so that those at the edge of
-// a span are read and no others: a few milliseconds for each edge, however many calls the key has.
-func (c *Conn) findEach(ctx context.Context, conn driver.Conn, a *asked, hot map[callKey]bool, found []foundCall) ([]foundCall, error) {
-	for i := range a.spans {
-		s := &a.spans[i]
-		if !hot[s.anyTime()] {
+// findEach adds the calls of hot keys to what was found: those on both sides of each Until. The tables have the calls of a key in the order of
+// time, so that these are read and few others: some milliseconds for each, however many calls the key has.
+func (c *Conn) findEach(ctx context.Context, conn driver.Conn, a *asked, hot []bool, found []callRow) ([]callRow, error) {
+	for i := range hot {
+		if !hot[i] {
 			continue
 		}
-		begin, end := minInstant.UnixMilli(), maxInstant.UnixMilli()
-		if !s.first {
-			begin = s.until
-		}
-		if !s.last {
-			end = a.spans[i+1].until - 1
-		}
-		for _, edge := range s.edges() {
-			call, err := c.findEdge(ctx, conn, s.callKey, begin, end, edge == 1)
-			if err != nil {
-				return nil, err
-			}
-			if call != nil {
-				found = append(found, foundCall{uint32(i), edge == 1, call})
+		untils := slices.Clone(a.keys[i].untils)
+		slices.Sort(untils)
+		for _, until := range slices.Compact(untils) {
+			for _, latest := range []bool{true, false} {
+				call, err := c.findEdge(ctx, conn, a, i, until, latest)
+				if err != nil {
+					return nil, err
+				}
+				if call != nil {
+					found = append(found, *call)
+				}
 			}
 		}
 	}
 	return found, nil
 }
 
-// findEdge finds the latest or the earliest call of a key between two instants, both included. It reads rows from that side until it has a
-// call that is not deleted, more of them each time.
-func (c *Conn) findEdge(ctx context.Context, conn driver.Conn, k callKey, begin, end int64, latest bool) (*schemas.FoundCall, error) {
-	t, order, sign := callTables[0], "", -1
-	if k.byMHID {
-		t = callTables[1]
-	}
+// findEdge finds the latest call of a key before an instant, or the earliest after it. It reads rows from there until it has a call that is not
+// deleted, more of them each time.
+func (c *Conn) findEdge(ctx context.Context, conn driver.Conn, a *asked, key int, until int64, latest bool) (*callRow, error) {
+	k := &a.keys[key]
+	begin, end, order := until, maxInstant.UnixMilli(), ""
 	if latest {
-		order, sign = " DESC", 1
+		begin, end, order = minInstant.UnixMilli(), until-1, " DESC"
 	}
-	sql := "SELECT version, is_deleted, id, started_at, " + strings.Join(callColumns, ", ") + " FROM " + c.local(t.table) + " WHERE tenant = ? AND hash = sipHash64(?) AND " + t.key +
-		" = ? AND started_at BETWEEN fromUnixTimestamp64Milli(toInt64(?), 'UTC') AND fromUnixTimestamp64Milli(toInt64(?), 'UTC') ORDER BY started_at" + order + " LIMIT ?"
-	type place struct {
-		at int64
-		id string
-	}
-	type row struct {
-		version int64
-		gone    uint8
-		call    *schemas.FoundCall
-	}
+	sql := "SELECT toUnixTimestamp64Milli(started_at), call FROM " + c.local(callTables[k.table]) + " WHERE hash = sipHash64(?, ?)" +
+		" AND started_at BETWEEN fromUnixTimestamp64Milli(toInt64(?), 'UTC') AND fromUnixTimestamp64Milli(toInt64(?), 'UTC') ORDER BY started_at" + order + " LIMIT ?"
 	for limit := edgeRows; ; limit *= 4 {
-		rows, err := conn.Query(ctx, sql, k.tenant, k.key, k.key, begin, end, limit)
+		rows, err := conn.Query(ctx, sql, k.tenant, k.key, begin, end, limit)
 		if err != nil {
 			return nil, err
 		}
-		last, n, furthest := map[place]row{}, 0, int64(0)
+		var some []callRow
+		n, furthest := 0, int64(0)
 		for rows.Next() {
-			r := row{call: &schemas.FoundCall{}}
-			if err := rows.Scan(append([]any{&r.version, &r.gone}, scanned(r.call)...)...); err != nil {
+			var text string
+			if err := rows.Scan(&furthest, &text); err != nil {
 				return nil, errors.Join(err, rows.Close())
 			}
 			n++
-			furthest = r.call.StartedAt.UnixMilli()
-			p := place{furthest, r.call.ID}
-			if old, ok := last[p]; !ok || r.version > old.version {
-				last[p] = r
+			r, ok, err := a.read(k.table, text)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("%s: %w", callTables[k.table], err), rows.Close())
+			}
+			if ok && r.key == key {
+				some = append(some, r)
 			}
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return nil, err
 		}
-		var nearest *schemas.FoundCall
-		for p, r := range last {
-			// Of the last instant some rows may not have been read.
-			if r.gone == 0 && (n < limit || p.at != furthest) {
-				nearest = nearer(nearest, r.call, sign)
-			}
+		// Of the last instant some rows may not have been read.
+		if n == limit {
+			some = slices.DeleteFunc(some, func(r callRow) bool { return r.startedAt == furthest })
 		}
-		if nearest != nil || n < limit {
-			return nearest, nil
+		edge := earliestOf
+		if latest {
+			edge = latestOf
+		}
+		if call := edge(lastVersions(some)); call != nil {
+			return call, nil
+		}
+		if n < limit {
+			return nil, nil
 		}
 		if latest {
 			end = furthest
@@ -443,38 +548,3 @@ func (c *Conn) findEdge(ctx context.Context, conn driver.Conn, k callKey, begin,
 
 // edgeRows is how many rows findEdge reads at first. A variable for the tests.
 var edgeRows = 128
-
-// findSQL finds the calls at the edges of the spans (0: the earliest, 1: the latest) of one kind of key.
-//
-// The tables are ordered by a hash of the key, because a number is compared in a tenth of the time of a text, and there are thousands of keys
-// to be found in the index; the join by the key itself leaves out what has the same hash. Each call is in the span that began last. The last
-// version of a call at one place and time counts, and not where it is a deleted one.
-func (c *Conn) findSQL(table, key, keys string) string {
-	columns := strings.Join(callColumns, ", ")
-	tuple := ""
-	for i := range len(callColumns) + 2 {
-		tuple += fmt.Sprintf(", tupleElement(if(edge = 0, earliest, latest), %d)", i+1)
-	}
-	return "SELECT span, edge" + tuple + `
-FROM (
-    SELECT span, any(edges) AS both, argMax(call, tuple(-at, call_id)) AS earliest, argMax(call, tuple(at, call_id)) AS latest
-    FROM (
-        SELECT q.span AS span, any(q.edges) AS edges, c.at AS at, c.id AS call_id,
-            argMax(tuple(c.id, c.started_at, ` + columns + `), c.version) AS call, argMax(c.is_deleted, c.version) AS gone
-        FROM (
-            SELECT tenant, hash, ` + key + ` AS call_key, toUnixTimestamp64Milli(started_at) AS at, started_at, id, version, is_deleted, ` + columns + `
-            FROM ` + c.local(table) + `
-            WHERE tenant IN (SELECT tenant FROM ` + keys + `) AND hash IN (SELECT sipHash64(key) FROM ` + keys + `)
-        ) AS c
-        ASOF INNER JOIN (SELECT span, tenant, key, begin, edges, sipHash64(key) AS hash FROM ` + keys + `) AS q
-            ON q.tenant = c.tenant AND q.hash = c.hash AND q.key = c.call_key AND q.begin <= c.at
-        GROUP BY span, at, call_id
-        HAVING gone = 0
-    )
-    GROUP BY span
-)
-ARRAY JOIN both AS edge`
-}
-
-// callColumns is what an answer has of a call beside its id and time, in the order of the answer.
-var callColumns = []string{"mhid", "caller_number", "campaign", "source", "medium", "keyword"}

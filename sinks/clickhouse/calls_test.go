@@ -140,10 +140,10 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 		queries = append(queries, schemas.CallQuery{Tenant: "other", MHID: mhids[0], Numbers: []string{"447911123456"}, Until: day})
 		want = append(want, schemas.CallsFound{Numbers: make([]schemas.Nearest, 1)})
 		for _, way := range []struct {
-			name            string
-			find, hot, edge int
-		}{{name: "together"}, {name: "each by itself", find: 1, hot: -1, edge: 1}} {
-			got, err := findCallsWith(r.conn, t, queries, way.find, way.hot, way.edge)
+			name           string
+			few, hot, edge int
+		}{{name: "together"}, {name: "each by itself", few: 1, hot: -1, edge: 1}} {
+			got, err := findCallsWith(r.conn, t, queries, way.few, 0, way.hot, way.edge)
 			must(t, err)
 			for i := range want {
 				if diff := cmp.Diff(want[i], got[i]); diff != "" {
@@ -163,9 +163,14 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 	}
 }
 
-// findCallsWith finds calls with other limits, where they are not 0.
-func findCallsWith(conn *Conn, t *testing.T, queries []schemas.CallQuery, find, hot, edge int) ([]schemas.CallsFound, error) {
-	defer func(find, hot, edge int) { findRows, hotRows, edgeRows = find, hot, edge }(findRows, hotRows, edgeRows)
+// findCallsWith finds calls with other limits, where they are not 0; few is the whole limit of the first try.
+func findCallsWith(conn *Conn, t *testing.T, queries []schemas.CallQuery, few, find, hot, edge int) ([]schemas.CallsFound, error) {
+	defer func(few, of, find, hot, edge int) {
+		fewRows, fewRowsOfKey, findRows, hotRows, edgeRows = few, of, find, hot, edge
+	}(fewRows, fewRowsOfKey, findRows, hotRows, edgeRows)
+	if few != 0 {
+		fewRows, fewRowsOfKey = few, 0
+	}
 	findRows, hotRows, edgeRows = stdcmp.Or(find, findRows), stdcmp.Or(hot, hotRows), stdcmp.Or(edge, edgeRows)
 	return conn.FindCalls(t.Context(), queries)
 }
@@ -204,7 +209,7 @@ func TestFindCallsOfAHotKey(t *testing.T) {
 		}
 	}
 	// All of them at once, with no key that has too many.
-	if _, err := findCallsWith(conn, t, queries, 1000, calls, 0); !errors.Is(err, schemas.ErrQueryTooHeavy) {
+	if _, err := findCallsWith(conn, t, queries, 0, 1000, calls, 0); !errors.Is(err, schemas.ErrQueryTooHeavy) {
 		t.Errorf("%v, want ErrQueryTooHeavy", err)
 	}
 	must(t, conn.any.Exec(t.Context(), "DROP TABLE "+conn.local("calls_by_mhid_state")+" SYNC"))

@@ -714,46 +714,54 @@ ORDER BY (tenant, id, number_key, mhid_key, started_at)
 {{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_state"}}
 
--- Calls as they lie together by number and by MHID; filled from calls_state by the sink (moves.go), and read for thousands of keys at once.
--- A call that went to another place, or is gone, has a deleted row where it was, with the version that took it away.
+-- Calls as they lie together by number and by MHID; filled from calls_state by the sink (moves.go), and read for thousands of keys at once
+-- (calls.go). A call that went to another place, or is gone, has a deleted row where it was, with the version that took it away.
+--
+-- Nobody else reads them, so all that a look wants to know is in one column, beside the hash in the file, and what went into it is not kept for
+-- itself: each column more costs as much again for each key. Here alone the order does not begin with the tenant, who is in the hash: keys of
+-- many tenants would be looked for among the calls of each.
 CREATE TABLE IF NOT EXISTS {{local "calls_by_number_state"}} (
+    `hash` UInt64 MATERIALIZED sipHash64(tenant, number_key),
+    `call` String MATERIALIZED formatRow('RowBinary', tenant, number_key, started_at, version, is_deleted, id, mhid, caller_number, campaign, source, medium, keyword),
     `tenant` String,
     `is_deleted` UInt8,
     `version` Int64,
-    `hash` UInt64 MATERIALIZED sipHash64(number_key),
-    `number_key` String,
+    `number_key` String EPHEMERAL,
     `started_at` DateTime64(3, 'UTC'),
     `id` String,
-    `mhid` Nullable(String),
-    `caller_number` Nullable(String),
-    `campaign` Nullable(String),
-    `source` Nullable(String),
-    `medium` Nullable(String),
-    `keyword` Nullable(String)
+    `mhid` Nullable(String) EPHEMERAL,
+    `caller_number` Nullable(String) EPHEMERAL,
+    `campaign` Nullable(String) EPHEMERAL,
+    `source` Nullable(String) EPHEMERAL,
+    `medium` Nullable(String) EPHEMERAL,
+    `keyword` Nullable(String) EPHEMERAL
 )
 {{replacing "calls_by_number_state" "version, is_deleted"}}
-ORDER BY (tenant, hash, started_at, id)
-{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
+ORDER BY (hash, started_at, id)
+PRIMARY KEY (hash, started_at)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 32, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_by_number_state"}}
 
 CREATE TABLE IF NOT EXISTS {{local "calls_by_mhid_state"}} (
+    `hash` UInt64 MATERIALIZED sipHash64(tenant, mhid_key),
+    `call` String MATERIALIZED formatRow('RowBinary', tenant, mhid_key, started_at, version, is_deleted, id, mhid, caller_number, campaign, source, medium, keyword),
     `tenant` String,
     `is_deleted` UInt8,
     `version` Int64,
-    `hash` UInt64 MATERIALIZED sipHash64(mhid_key),
-    `mhid_key` String,
+    `mhid_key` String EPHEMERAL,
     `started_at` DateTime64(3, 'UTC'),
     `id` String,
-    `mhid` Nullable(String),
-    `caller_number` Nullable(String),
-    `campaign` Nullable(String),
-    `source` Nullable(String),
-    `medium` Nullable(String),
-    `keyword` Nullable(String)
+    `mhid` Nullable(String) EPHEMERAL,
+    `caller_number` Nullable(String) EPHEMERAL,
+    `campaign` Nullable(String) EPHEMERAL,
+    `source` Nullable(String) EPHEMERAL,
+    `medium` Nullable(String) EPHEMERAL,
+    `keyword` Nullable(String) EPHEMERAL
 )
 {{replacing "calls_by_mhid_state" "version, is_deleted"}}
-ORDER BY (tenant, hash, started_at, id)
-{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 128, min_rows_for_wide_part = 1000000000000;
+ORDER BY (hash, started_at, id)
+PRIMARY KEY (hash, started_at)
+{{with settings}}{{.}},{{else}}SETTINGS{{end}} index_granularity = 32, min_rows_for_wide_part = 1000000000000;
 {{distributed "calls_by_mhid_state"}}
 
 -- Every version of a line that named another customer is kept: the sink looks here for the customers that had a line before, and moves it in

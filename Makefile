@@ -77,6 +77,12 @@ soak: need-go tools tools-kafka
 	SOAK=1 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 	CAUSAL_PAIRS=10000 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -v $(TESTFLAGS) -run Causality ./processors
 
+## prove: take away each guard of the product in turn and show that a test notices (PROVE selects by name; takes more than an hour)
+.PHONY: prove
+PROVE ?= .
+prove: need-go tools tools-kafka
+	$(GO) run ./test/prove -run '$(PROVE)'
+
 ## lint: check the formatting, vet, and run golangci-lint
 .PHONY: lint
 lint: need-go

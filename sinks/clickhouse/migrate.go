@@ -245,6 +245,26 @@ func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]
 	return statements(b.String()), nil
 }
 
+// viewQuery is the query of a view as the migrations made it last.
+func (c *Conn) viewQuery(view string) (string, error) {
+	all, err := Migrations()
+	if err != nil {
+		return "", err
+	}
+	for _, m := range slices.Backward(all) {
+		statements, err := c.render(&c.nodes[0], m.text)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range statements {
+			if create, query, _ := strings.Cut(s, " AS\n"); strings.HasPrefix(create, "CREATE ") && strings.HasSuffix(create, " "+c.table(view)) {
+				return query, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no migration makes a view %s", view)
+}
+
 // statements splits a text at semicolons that end a line, and drops comments of whole lines.
 func statements(text string) []string {
 	var all []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil/schemas"
@@ -13,10 +14,15 @@ import (
 const reportLimit = 5 * time.Second
 
 // Reports answers what the HTTP doors ask of ClickHouse. Every question names the tenant, and no answer holds another's rows.
-type Reports struct{ conn *Conn }
+type Reports struct {
+	conn   *Conn
+	buying func() (string, error) // the query of the view buying_report
+}
 
 // Reports are the report queries over this connection.
-func (c *Conn) Reports() *Reports { return &Reports{conn: c} }
+func (c *Conn) Reports() *Reports {
+	return &Reports{conn: c, buying: sync.OnceValues(func() (string, error) { return c.viewQuery(buyingReport) })}
+}
 
 // Ownership is who owns a product now, by the folded SKU ([schemas.Fold]), in the order of the folded user names. Empty: nobody does.
 func (r *Reports) Ownership(ctx context.Context, tenant, skuKey string) ([]schemas.OwnershipReport, error) {

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -16,6 +17,9 @@ const (
 	maxMonthsBack = 12 * 100
 	maxWeeksAhead = 52 * 100
 )
+
+// buyingSettings: the reading of a few thousand rows is not worth another thread, least of all with FINAL, which cuts its work into pieces.
+var buyingSettings = ch.Settings{"max_threads": 1}
 
 // BuyingReport is what a customer bought, by product, in the order of the products' codes: the view buying_report, whose comment has the rules.
 // Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece
@@ -31,10 +35,18 @@ func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams
 		}
 		customer = found
 	}
-	rows, err := r.conn.any.Query(ch.Context(ctx, ch.WithParameters(ch.Parameters{"tenant": q.Tenant, "based_on": q.BasedOn})),
-		"SELECT number, code, description, part_number, barcode, epos_barcode, quantity, last_invoiced, next_available FROM "+r.conn.table("buying_report")+
-			fmt.Sprintf("(tenant = {tenant:String}, customer = %d, based_on = {based_on:String}, months_back = %d, weeks_until_available = %d, today = '%s') ORDER BY code, product",
-				customer, min(q.MonthsBack, maxMonthsBack), min(q.WeeksUntilAvailable, maxWeeksAhead), q.Today.Format(time.DateOnly)))
+	query, err := r.buying()
+	if err != nil {
+		return nil, fmt.Errorf("buying report: %w", err)
+	}
+	rows, err := r.conn.any.Query(ch.Context(ctx, ch.WithSettings(buyingSettings), ch.WithParameters(ch.Parameters{
+		"tenant":                q.Tenant,
+		"customer":              strconv.FormatInt(customer, 10),
+		"based_on":              q.BasedOn,
+		"months_back":           strconv.Itoa(int(min(q.MonthsBack, maxMonthsBack))),
+		"weeks_until_available": strconv.Itoa(int(min(q.WeeksUntilAvailable, maxWeeksAhead))),
+		"today":                 q.Today.Format(time.DateOnly),
+	})), query)
 	if err != nil {
 		return nil, fmt.Errorf("buying report: %w", err)
 	}
@@ -43,7 +55,8 @@ func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams
 	for rows.Next() {
 		var it schemas.BuyingReportItem
 		var net decimal.Decimal
-		if err := rows.Scan(&it.ID, &it.Code, &it.Description, &it.CustPartNo, &it.Barcode, &it.EPOSBarcode, &net, &it.LastInvoiced, &it.NextAvail); err != nil {
+		var product string
+		if err := rows.Scan(&product, &it.ID, &it.Code, &it.Description, &it.CustPartNo, &it.Barcode, &it.EPOSBarcode, &net, &it.LastInvoiced, &it.NextAvail); err != nil {
 			return nil, fmt.Errorf("buying report: %w", err)
 		}
 		it.Qty = net.Ceil().IntPart()

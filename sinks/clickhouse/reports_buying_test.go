@@ -203,6 +203,9 @@ func TestBuyingReportIsTheSlowOne(t *testing.T) {
 		}
 		r.produce(records...)
 		reports := r.conn.Reports()
+		analysts := &Reports{conn: r.conn, buying: func() (string, error) {
+			return "SELECT * FROM " + r.conn.table(buyingReport) + buyingReportParameters + " ORDER BY code, product", nil
+		}}
 		var diff string
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			diff = ""
@@ -213,6 +216,12 @@ func TestBuyingReportIsTheSlowOne(t *testing.T) {
 					must(t, err)
 					if d := gocmp.Diff(s.report(q), got); d != "" {
 						diff = fmt.Sprintf("%+v (-slow +report):\n%s", q, d)
+						continue
+					}
+					view, err := analysts.BuyingReport(t.Context(), q)
+					must(t, err)
+					if d := gocmp.Diff(got, view); d != "" {
+						diff = fmt.Sprintf("%+v (-report +view):\n%s", q, d)
 					}
 				}
 			}

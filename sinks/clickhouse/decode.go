@@ -104,7 +104,9 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 	var took [2]*fill // those that have a row of it; hardly a topic has more tables
 	rows := took[:0]
 	for _, d := range own {
-		if rec.Offset < p.has[d] || d.spec.spread && d.shard != s.conn.shardOfKey(rec.Key) {
+		// A record that its table has passed is read all the same while its dead letter may be lacking: only so is it known for a bad one.
+		has := rec.Offset < p.has[d]
+		if has && rec.Offset < p.has[p.dests[last]] || d.spec.spread && d.shard != s.conn.shardOfKey(rec.Key) {
 			continue
 		}
 		f, err := b.fill(d)
@@ -124,7 +126,10 @@ func (s *Sink) add(p *part, rec *kgo.Record, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if added {
+		switch {
+		case added && has:
+			f.truncate(f.rows() - 1)
+		case added:
 			rows = append(rows, f)
 			b.rows++
 			b.bytes += len(rec.Value)

@@ -24,6 +24,11 @@ func Sharded() Option {
 	return func(o *options) { o.sharded = true }
 }
 
+// Program has all copies, and the first migrate, run another binary than [Binary].
+func Program(path string) Option {
+	return func(o *options) { o.program = path }
+}
+
 // Cluster is copies of each role, each a process of its own, against one Kafka, registry and ClickHouse.
 type Cluster struct {
 	Parts
@@ -78,7 +83,13 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 		"SINK_FLUSH_INTERVAL=300ms",
 		"TOKEN_SECRETS=a secret of the tests, not of anybody else",
 	}, c.CH.Settings(), o.env)
-	run(t, c.settings, "", "migrate")
+	program := o.program
+	if program == "" {
+		program = Binary(t)
+	}
+	if _, err := TryRun(program, c.settings, "", "migrate"); err != nil {
+		t.Fatal(err)
+	}
 	for i := range o.ingest {
 		c.Ingest = append(c.Ingest, c.copy(&o, "ingest", i, "HTTP_ADDR"))
 	}
@@ -108,7 +119,7 @@ func (c *Cluster) copy(o *options, role string, i int, addrSetting string) *Copy
 		env = append(env, "CLICKHOUSE_ADDR="+wire.Addr)
 	}
 	p := newProcess(c.t, name, url, env, []string{role})
-	p.restarts = o.supervised
+	p.restarts, p.program = o.supervised, o.program
 	return &Copy{Process: p, URL: url, ClickHouseNet: wire}
 }
 

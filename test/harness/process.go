@@ -37,6 +37,7 @@ type Process struct {
 	restarts bool   // one that ends by itself is started again, as a supervisor would
 
 	mu       sync.Mutex
+	program  string // another binary than [Binary]
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed when the present process has ended; cmd.ProcessState is set then
 	expected bool          // its end is our doing
@@ -96,7 +97,11 @@ func (p *Process) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(Binary(p.t), p.args...)
+	program := p.program
+	if program == "" {
+		program = Binary(p.t)
+	}
+	cmd := exec.Command(program, p.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = p.env, log, log, ownGroup()
 	if err := onLauncher(cmd.Start); err != nil {
 		return err
@@ -119,6 +124,13 @@ func (p *Process) start() error {
 		}
 	}()
 	return nil
+}
+
+// Use has the next start run another binary; empty: [Binary].
+func (p *Process) Use(program string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.program = program
 }
 
 // end sends sig to the process if it runs and waits for its end; one that does not heed it is killed. It returns the process's end, nil
@@ -309,7 +321,17 @@ var launcher struct {
 // when it does.
 func run(t testing.TB, env []string, stdin string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(Binary(t), args...)
+	out, err := TryRun(Binary(t), env, stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TryRun runs a subcommand of a counterfoil binary to its end, with stdin as its input, and returns what it printed on standard output. An error
+// has all of its output.
+func TryRun(program string, env []string, stdin string, args ...string) (string, error) {
+	cmd := exec.Command(program, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.SysProcAttr = ownGroup()
@@ -320,9 +342,9 @@ func run(t testing.TB, env []string, stdin string, args ...string) string {
 		err = cmd.Wait()
 	}
 	if err != nil {
-		t.Fatalf("counterfoil %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+		return "", fmt.Errorf("counterfoil %s: %w\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}
-	return stdout.String()
+	return stdout.String(), nil
 }
 
 // Name is what the process is called in logs; of a copy it is its INSTANCE.

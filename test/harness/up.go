@@ -30,6 +30,7 @@ type options struct {
 	sink       int
 	supervised bool
 	sharded    bool
+	program    string
 	breakable  bool
 }
 

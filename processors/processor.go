@@ -256,7 +256,7 @@ func (p *Processor) needsPerson(err error) error {
 	case errors.As(err, &state):
 		return err
 	case errors.Is(err, kerr.OffsetOutOfRange), isNoCommit(err):
-		return fmt.Errorf("the group %s has no usable position; nothing is skipped: run counterfoil migrate; where the offsets were lost, commit the positions up to which ClickHouse holds the outcomes: %w", Group(p.name), err)
+		return fmt.Errorf("the group %s has no usable position; nothing is skipped: counterfoil migrate says what is amiss, and counterfoil adopt --offsets where the group must go on: %w", Group(p.name), err)
 	}
 	return nil
 }

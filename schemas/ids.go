@@ -51,7 +51,14 @@ func identity(b []byte) string {
 
 // Version orders the changes of one key: it grows with the offset of the item in the key's partition, and with each new epoch of the
 // topic. It needs no memory of removed keys.
-func Version(epoch int32, offset int64) int64 { return int64(epoch)<<48 | offset }
+func Version(epoch int32, offset int64) int64 { return int64(epoch)<<versionBits | offset }
+
+// SplitVersion is where the item lay that made a version.
+func SplitVersion(version int64) (epoch int32, offset int64) {
+	return int32(version >> versionBits), version & (1<<versionBits - 1)
+}
+
+const versionBits = 48 // for the offset
 
 // Number is the number that a CRM.COM event gets in the first life of its topic, see [Epochs.ItemNumber].
 func Number(partition int32, offset int64, partitions int32) int64 {

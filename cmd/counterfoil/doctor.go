@@ -457,7 +457,7 @@ func (d *doctor) checkTopics(context.Context) (string, []problem, error) {
 		switch {
 		case !ok || errors.Is(have.Err, kerr.UnknownTopicOrPartition):
 			problems = append(problems, problem{What: fmt.Sprintf("topic %s does not exist", t.Name),
-				Do: "new here, or new with this version: run counterfoil migrate; if it was deleted, what it held is gone: bring it back from a backup or begin anew"})
+				Do: "new here, or new with this version: run counterfoil migrate; if it was deleted, bring it back from a backup, or let counterfoil adopt say what going on without it means"})
 		case have.Err != nil:
 			problems = append(problems, problem{What: fmt.Sprintf("topic %s: %v", t.Name, have.Err), Do: "see the brokers' logs"})
 		case len(have.Partitions) != want:
@@ -488,7 +488,7 @@ func (d *doctor) checkIDs(ctx context.Context) (string, []problem, error) {
 		}
 	}
 	if err := sameTopics(known, ids); err != nil {
-		problems = append(problems, problem{What: err.Error(), Do: "stop the roles until it is clear which of the two is right"})
+		problems = append(problems, problem{What: err.Error(), Do: "stop the roles until it is clear which of the two is right; counterfoil adopt says what going on from here means"})
 	}
 	return "Kafka's topics are those that ClickHouse knows", problems, nil
 }
@@ -678,7 +678,7 @@ func (d *doctor) checkReplication(ctx context.Context) (string, []problem, error
 func (d *doctor) checkGroups(ctx context.Context) (string, []problem, error) {
 	var problems []problem
 	for _, err := range each(checkOffsets(ctx, d.conn, d.adm)) {
-		problems = append(problems, problem{What: err.Error(), Do: "counterfoil migrate for what is new; for what was lost commit the positions up to which ClickHouse holds the outcomes"})
+		problems = append(problems, problem{What: err.Error(), Do: "counterfoil migrate for what is new; counterfoil adopt --offsets for what was lost"})
 	}
 	s, err := d.measure(ctx)
 	if err != nil {
@@ -687,7 +687,7 @@ func (d *doctor) checkGroups(ctx context.Context) (string, []problem, error) {
 	for _, p := range s.Partitions {
 		if p.Committed >= 0 && (p.Committed < p.Start || p.Committed > p.End) && p.End >= 0 {
 			problems = append(problems, problem{What: fmt.Sprintf("group %s is at offset %d of topic %s partition %d, and the log has %d to %d: records were deleted before they were read, or the log was cut", p.Group, p.Committed, p.Topic, p.Partition, p.Start, p.End),
-				Do: "find out what was lost before anything is started again, then commit the positions up to which ClickHouse holds the outcomes"})
+				Do: "find out what was lost before anything is started again; counterfoil adopt --offsets says what going on from here means"})
 		}
 	}
 	return fmt.Sprintf("%d groups know how far they are", len(groups())), problems, nil

@@ -13,7 +13,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
@@ -29,8 +31,9 @@ func migrateCommand() *command {
 the tables and views in ClickHouse, and notes where each consumer group begins. Run it before the first start and with each new version;
 running it again, or twice at once, changes nothing.
 
-It refuses, and changes nothing, where a schema is not compatible, where a migration that was applied has another text now, and where a
-topic or a group's offsets were lost since the last run.
+It refuses, before it changes anything in Kafka, where a schema is not compatible, where a migration that was applied has another text now, and
+where a topic, what ClickHouse had, or a group's offsets were lost since the last run: counterfoil adopt says what that means and goes on from
+there.
 
 Example:
   KAFKA_BROKERS=kafka-1:9092 CLICKHOUSE_ADDR=ch-1:9000 SCHEMA_REGISTRY_URL=http://registry:8081 counterfoil migrate --dry-run`,
@@ -47,61 +50,128 @@ Example:
 	}
 }
 
-// migrate brings Kafka, the registry and ClickHouse to what this binary needs and says each step on out. What can refuse comes first.
-func migrate(ctx context.Context, cfg *Config, log *slog.Logger, out io.Writer, dryRun bool) error {
+// installation is what migrate prepares and adopt takes over.
+type installation struct {
+	cfg      *Config
+	client   *kgo.Client
+	adm      *kadm.Client
+	registry *schemas.Registry
+	conn     *clickhouse.Conn
+}
+
+// reach connects to Kafka, the registry and ClickHouse.
+func reach(ctx context.Context, cfg *Config, log *slog.Logger) (*installation, error) {
 	client, err := reachKafka(ctx, cfg.Kafka)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer client.Close()
-	adm := kadm.NewClient(client)
-	registry, err := schemas.NewRegistry(cfg.Registry, log)
+	in := &installation{cfg: cfg, client: client, adm: kadm.NewClient(client)}
+	if in.registry, err = schemas.NewRegistry(cfg.Registry, log); err == nil {
+		in.conn, err = clickhouse.Open(ctx, cfg.ClickHouse)
+	}
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *installation) close() {
+	in.client.Close()
+	_ = in.conn.Close()
+}
+
+// migrate brings Kafka, the registry and ClickHouse to what this binary needs and says each step on out. What can refuse comes first.
+func migrate(ctx context.Context, cfg *Config, log *slog.Logger, out io.Writer, dryRun bool) error {
+	in, err := reach(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	conn, err := clickhouse.Open(ctx, cfg.ClickHouse)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+	defer in.close()
+	return in.migrate(ctx, out, dryRun)
+}
+
+func (in *installation) migrate(ctx context.Context, out io.Writer, dryRun bool) error {
 	say := func(format string, args ...any) {
 		if dryRun {
 			format = "would " + format
 		}
 		fmt.Fprintf(out, format+"\n", args...)
 	}
-
-	if _, err := registry.Register(ctx, true); err != nil {
+	if err := in.migrateClickHouse(ctx, say, dryRun); err != nil {
 		return err
 	}
-	steps, err := conn.Migrate(ctx, dryRun)
+	if err := in.checkTopics(ctx); err != nil {
+		return err
+	}
+	if err := in.createTopics(ctx, say, dryRun); err != nil || dryRun {
+		return err
+	}
+	ids, err := awaitTopics(ctx, in.adm)
+	if err != nil {
+		return err
+	}
+	if err := recordEpochs(ctx, in.conn, ids, say); err != nil {
+		return err
+	}
+	return recordOffsets(ctx, in.conn, in.adm, say)
+}
+
+// migrateClickHouse changes tables and views, when it is known that the schemas can be registered.
+func (in *installation) migrateClickHouse(ctx context.Context, say func(string, ...any), dryRun bool) error {
+	if _, err := in.registry.Register(ctx, true); err != nil {
+		return err
+	}
+	steps, err := in.conn.Migrate(ctx, dryRun)
 	if err != nil {
 		return err
 	}
 	for _, step := range steps {
 		say("apply ClickHouse migration %s", step)
 	}
-	if err := createTopics(ctx, adm, cfg.Topics, say, dryRun); err != nil {
-		return err
-	}
-	added, err := registry.Register(ctx, dryRun)
+	return nil
+}
+
+// checkTopics refuses what adopt is for.
+func (in *installation) checkTopics(ctx context.Context) error {
+	known, err := in.conn.TopicEpochs(ctx)
 	if err != nil {
 		return err
 	}
+	ids, err := topicIDs(ctx, in.adm)
+	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return err
+	}
+	if err := sameTopics(known, ids); err != nil {
+		return err
+	}
+	var lost []error
+	for _, err := range each(checkOffsets(ctx, in.conn, in.adm)) {
+		var needed *adopt.NeededError
+		if errors.As(err, &needed) {
+			lost = append(lost, err) // others are for migrate to mend
+		}
+	}
+	if len(lost) > 0 {
+		return errors.Join(lost...)
+	}
+	deps, err := in.adoptDeps()
+	if err != nil {
+		return err
+	}
+	return adopt.CheckHistory(ctx, deps)
+}
+
+// createTopics creates the topics that are missing, and registers their schemas.
+func (in *installation) createTopics(ctx context.Context, say func(string, ...any), dryRun bool) error {
+	if err := createTopics(ctx, in.adm, in.cfg.Topics, say, dryRun); err != nil {
+		return err
+	}
+	added, err := in.registry.Register(ctx, dryRun)
 	for _, topic := range added {
 		say("register the schema of %s", topic)
 	}
-	if dryRun {
-		return nil
-	}
-	ids, err := awaitTopics(ctx, adm)
-	if err != nil {
-		return err
-	}
-	if err := recordEpochs(ctx, conn, ids, say); err != nil {
-		return err
-	}
-	return recordOffsets(ctx, conn, adm, say)
+	return err
 }
 
 // createTopics creates what is missing. Topics that exist keep their partitions; new ones get as many as the first item topic has.
@@ -190,7 +260,8 @@ func awaitTopics(ctx context.Context, adm *kadm.Client) (map[string]string, erro
 	return ids, err
 }
 
-// topicIDs are Kafka's ids of our topics; a topic that was deleted and created anew has another one.
+// topicIDs are Kafka's ids of our topics; a topic that was deleted and created anew has another one. Beside an error that some do not exist
+// (kerr.UnknownTopicOrPartition) are those of the others.
 func topicIDs(ctx context.Context, adm *kadm.Client) (map[string]string, error) {
 	var names []string
 	for _, t := range schemas.Topics() {
@@ -208,7 +279,7 @@ func topicIDs(ctx context.Context, adm *kadm.Client) (map[string]string, error) 
 		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
 			problems = append(problems, fmt.Errorf("topic %s does not exist: run counterfoil migrate (%w)", name, kerr.UnknownTopicOrPartition))
 		case d.Err != nil:
-			problems = append(problems, fmt.Errorf("topic %s: %w", name, d.Err))
+			return nil, fmt.Errorf("topic %s: %w", name, d.Err)
 		default:
 			ids[name] = d.ID.String()
 		}
@@ -237,19 +308,26 @@ func recordEpochs(ctx context.Context, conn *clickhouse.Conn, ids map[string]str
 	return nil
 }
 
-// sameTopics refuses topics that were created anew since ClickHouse noted their ids: positions in the tables would mean other records.
+// sameTopics refuses topics that were created anew, or deleted, since ClickHouse noted their ids: positions in the tables would mean other
+// records.
 func sameTopics(known map[string]clickhouse.TopicEpoch, ids map[string]string) error {
 	var problems []error
 	for _, t := range schemas.Topics() {
-		if k, ok := known[t.Name]; ok && k.ID != ids[t.Name] {
-			problems = append(problems, fmt.Errorf("topic %s has id %s, ClickHouse knows it as %s", t.Name, ids[t.Name], k.ID))
+		k, ok := known[t.Name]
+		id, exists := ids[t.Name]
+		switch {
+		case !ok:
+		case !exists:
+			problems = append(problems, fmt.Errorf("topic %s does not exist, ClickHouse knows it with id %s", t.Name, k.ID))
+		case k.ID != id:
+			problems = append(problems, fmt.Errorf("topic %s has id %s, ClickHouse knows it as %s", t.Name, id, k.ID))
 		}
 	}
 	if len(problems) == 0 {
 		return nil
 	}
-	return fmt.Errorf("Kafka and ClickHouse do not belong together: a topic was created anew, or one of two data folders was wiped. "+
-		"Bring the missing one back; or, to begin anew, empty both (of `counterfoil up`: the whole data folder):\n%w", errors.Join(problems...))
+	return &adopt.NeededError{Problem: fmt.Errorf("Kafka and ClickHouse do not belong together: a topic was deleted or created anew, or one of two data folders was wiped. "+
+		"Bring the missing one back; or let counterfoil adopt say what was lost, and go on without it:\n%w", errors.Join(problems...))}
 }
 
 // groups are the consumer groups with the topics that they read.
@@ -335,6 +413,10 @@ func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) 
 	for name, d := range details {
 		ends[name] = len(d.Partitions)
 	}
+	epochs, err := conn.TopicEpochs(ctx)
+	if err != nil {
+		return err
+	}
 	var problems []error
 	for group, topics := range groups() {
 		committed, err := fetchOffsets(ctx, adm, group)
@@ -342,14 +424,14 @@ func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) 
 			return err
 		}
 		for _, topic := range topics {
-			if !slices.ContainsFunc(known, func(s clickhouse.GroupStart) bool { return s.Topic == topic && s.Group == group }) {
+			if !slices.Contains(known, clickhouse.GroupStart{Topic: topic, Epoch: epochs[topic].Number, Group: group}) {
 				problems = append(problems, fmt.Errorf("group %s has no first offsets for topic %s: run counterfoil migrate", group, topic))
 				continue
 			}
 			for partition := range ends[topic] {
 				if o, ok := committed.Lookup(topic, int32(partition)); !ok || o.At < 0 {
-					problems = append(problems, fmt.Errorf("group %s lost its offset of topic %s partition %d: Kafka forgot it (offsets.retention.minutes) or it was deleted; "+
-						"commit the position up to which ClickHouse holds the outcomes before starting again", group, topic, partition))
+					problems = append(problems, &adopt.NeededError{Offsets: true, Problem: fmt.Errorf("group %s lost its offset of topic %s partition %d: Kafka forgot it "+
+						"(offsets.retention.minutes) or it was deleted; counterfoil adopt --offsets says where it must go on", group, topic, partition)})
 				}
 			}
 		}
@@ -360,12 +442,15 @@ func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) 
 // checkPrepared is what every role asks at its start: are the topics the ones that ClickHouse knows, and does every group still have its
 // commits? It returns the epochs.
 func checkPrepared(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) (schemas.Epochs, error) {
-	ids, err := topicIDs(ctx, adm)
+	known, err := conn.TopicEpochs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	known, err := conn.TopicEpochs(ctx)
+	ids, err := topicIDs(ctx, adm)
 	if err != nil {
+		if needed := sameTopics(known, ids); ids != nil && needed != nil {
+			return nil, needed
+		}
 		return nil, err
 	}
 	epochs := schemas.Epochs{}

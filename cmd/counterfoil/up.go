@@ -11,11 +11,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
 	"github.com/counterfoil/counterfoil/cmd/embedded"
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -23,7 +25,7 @@ import (
 func upCommand() *command {
 	var parts embedded.Config
 	var httpAddr string
-	var noDemo bool
+	var noDemo, takeOver bool
 	return &command{
 		name:    "up",
 		args:    "[flags]",
@@ -34,19 +36,23 @@ on the same data folder goes on where it was.
 
 Where KAFKA_BROKERS, SCHEMA_REGISTRY_URL or CLICKHOUSE_ADDR is set, that server is used in place of the embedded one.
 
+Where Kafka's or ClickHouse's part of the data folder was removed, it says what going on without it means, and ends; with --adopt it goes on
+(counterfoil help adopt).
+
 Examples:
   counterfoil up
   counterfoil up --data /tmp/try --http-addr 127.0.0.1:8090 --kafka-addr 127.0.0.1:9192`,
 		flags: func(f *flag.FlagSet) {
 			parts.Flags(f)
 			f.StringVar(&httpAddr, "http-addr", "", "`address` of the HTTP service (default HTTP_ADDR, else 127.0.0.1:8080)")
+			f.BoolVar(&takeOver, "adopt", false, "go on where Kafka or ClickHouse lost data, see counterfoil help adopt")
 			f.BoolVar(&noDemo, "no-demo", false, "leave an empty data folder empty: no demo tenant, no key")
 		},
 		run: func(ctx context.Context, app *app, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("%w: up takes flags only", errUsage)
 			}
-			u := &upRun{app: app, parts: parts, demo: !noDemo}
+			u := &upRun{app: app, parts: parts, demo: !noDemo, adopt: takeOver}
 			return u.run(ctx, httpAddr)
 		},
 	}
@@ -57,6 +63,7 @@ type upRun struct {
 	app   *app
 	parts embedded.Config
 	demo  bool
+	adopt bool
 	cfg   *Config
 	log   *slog.Logger
 
@@ -110,15 +117,39 @@ func (u *upRun) run(ctx context.Context, httpAddr string) error {
 		return err
 	}
 	defer stack.Close()
-	if err := migrate(ctx, u.cfg, u.log, io.Discard, false); err != nil {
+	lost, err := u.prepare(ctx)
+	if err != nil {
 		return err
 	}
 	if u.demo {
-		if err := u.fill(ctx, dir); err != nil {
+		if err := u.fill(ctx, dir, lost); err != nil {
 			return err
 		}
 	}
 	return u.serve(ctx)
+}
+
+// prepare migrates, and where Kafka and ClickHouse do not belong together says what that means or, with --adopt, goes on. It returns whether
+// Kafka has lost what the demo tenant needs.
+func (u *upRun) prepare(ctx context.Context) (lost bool, err error) {
+	in, err := reach(ctx, u.cfg, u.log)
+	if err != nil {
+		return false, err
+	}
+	defer in.close()
+	err = in.migrate(ctx, io.Discard, false)
+	var needed *adopt.NeededError
+	if !errors.As(err, &needed) {
+		return false, err
+	}
+	plan, problem := in.adopt(ctx, adopt.Options{Offsets: true}, u.adopt, u.app.stdout, u.app.stderr)
+	if problem != nil {
+		return false, errors.Join(err, problem)
+	}
+	if !u.adopt {
+		return false, errors.Join(err, printPlan(u.app.stdout, plan), errors.New("nothing was changed: counterfoil up --adopt, with the same flags and settings, goes on as it says above"))
+	}
+	return slices.ContainsFunc(plan.Topics, func(t adopt.Topic) bool { return t.State != adopt.StateUnknown }), nil
 }
 
 // startParts starts the embedded parts that the environment does not name, and points the configuration at them.
@@ -164,8 +195,9 @@ func (u *upRun) startParts(ctx context.Context, values map[string]string) (*embe
 	return stack, nil
 }
 
-// fill puts the demo tenant into an empty data folder. The marker is written last: a fill that was cut off is done again.
-func (u *upRun) fill(ctx context.Context, dir string) error {
+// fill puts the demo tenant into an empty data folder, or one of which Kafka lost its part. The marker is written last: a fill that was cut off is
+// done again.
+func (u *upRun) fill(ctx context.Context, dir string, lost bool) error {
 	client, err := reachKafka(ctx, u.cfg.Kafka)
 	if err != nil {
 		return err
@@ -181,7 +213,7 @@ func (u *upRun) fill(ctx context.Context, dir string) error {
 	}
 	u.key = id + "." + secret
 	marker := filepath.Join(dir, "demo-filled")
-	if _, err := os.Stat(marker); err == nil && !created {
+	if _, err := os.Stat(marker); err == nil && !created && !lost {
 		return nil
 	}
 	if err := writeKey(ctx, client, registry, &record); err != nil {

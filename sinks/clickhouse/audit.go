@@ -216,6 +216,44 @@ func (c *Conn) LastOffsets(ctx context.Context, table, topic string, epoch int32
 	return last, err
 }
 
+// SourceOffsets is the highest offset of each partition of a topic that any outcome or dead letter is about.
+func (c *Conn) SourceOffsets(ctx context.Context, topic string, epoch int32) (map[int32]int64, error) {
+	const columns, where = "source_partition, source_offset", "source_topic = ? AND source_epoch = ? AND source_offset >= 0"
+	last := map[int32]int64{}
+	var args []any
+	for range len(outcomeTables()) + 1 {
+		args = append(args, topic, epoch)
+	}
+	err := c.audit(ctx, "ask for the last outcomes about "+topic, "SELECT source_partition, max(source_offset) FROM ("+c.outcomesSQL(columns, where)+
+		" UNION ALL SELECT "+columns+" FROM "+c.table(tableDeadLetters)+" WHERE "+where+") GROUP BY source_partition", args, func(rows driver.Rows) error {
+		var partition int32
+		var offset int64
+		err := rows.Scan(&partition, &offset)
+		last[partition] = offset
+		return err
+	})
+	return last, err
+}
+
+// CountRowsOf is how many rows a log table has of an epoch of a topic.
+func (c *Conn) CountRowsOf(ctx context.Context, table, topic string, epoch int32) (n uint64, err error) {
+	err = c.audit(ctx, "count "+table, "SELECT count() FROM "+c.table(table)+" WHERE topic = ? AND epoch = ?", []any{topic, epoch}, func(rows driver.Rows) error { return rows.Scan(&n) })
+	return n, err
+}
+
+// HighestNumber is the highest number that a table has; 0 where it has none. It has one for each batch, customer event or referral.
+func (c *Conn) HighestNumber(ctx context.Context, table string) (highest int64, err error) {
+	err = c.audit(ctx, "ask for the highest number of "+table, "SELECT max(number) FROM "+c.table(table), nil, func(rows driver.Rows) error { return rows.Scan(&highest) })
+	return highest, err
+}
+
+// PendingItems counts the items, and their batches, that the headers announce and that have no outcome.
+func (c *Conn) PendingItems(ctx context.Context) (items, batches uint64, err error) {
+	err = c.audit(ctx, "count the items without an outcome", "SELECT toUInt64(sum(pending)), countIf(pending > 0) FROM "+c.table("batch_status"), nil,
+		func(rows driver.Rows) error { return rows.Scan(&items, &batches) })
+	return items, batches, err
+}
+
 // RecordAt is where a record lies in its topic.
 type RecordAt struct {
 	Partition int32

@@ -72,7 +72,7 @@ func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part,
 			return nil, fmt.Errorf("committed offset of %s/%d: %w", p.topic, p.partition, c.Err)
 		}
 		if !ok || c.At < 0 {
-			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: run counterfoil migrate; where the offsets were lost, commit the positions up to which ClickHouse holds the outcomes", schemas.GroupSink, p.topic, p.partition)
+			err := fmt.Errorf("sink: group %s has no committed offset for %s/%d: counterfoil migrate says what is amiss, and counterfoil adopt --offsets where the group must go on", schemas.GroupSink, p.topic, p.partition)
 			s.stop(err)
 			return nil, err
 		}

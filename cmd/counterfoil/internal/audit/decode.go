@@ -159,3 +159,26 @@ func (m *meaning) outcome(rec *kgo.Record, tables []string, o *schemas.Outcome) 
 		}, o.SourceEpoch
 	}
 }
+
+// Source is a record that an outcome or a dead letter is about.
+type Source struct {
+	Topic            string
+	Epoch, Partition int32
+	Offset           int64
+}
+
+// Sources reads what records of result topics and dead letters are about.
+type Sources struct{ d *decoders }
+
+// NewSources makes a reader.
+func NewSources(r *schemas.Registry) *Sources { return &Sources{newDecoders(r, nil)} }
+
+// Of says what a record is about; false: nothing, because it was decided at the door, or cannot be read. It waits for a schema that is not
+// known yet.
+func (s *Sources) Of(ctx context.Context, rec *kgo.Record) (Source, bool, error) {
+	m, err := s.d.read(ctx, rec)
+	if err != nil || m.settles == nil {
+		return Source{}, false, err
+	}
+	return Source{m.settles.Topic, m.epoch, m.settles.Partition, m.settles.Offset}, true, nil
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
+)
+
+func adoptCommand() *command {
+	var opts adopt.Options
+	var yes, asJSON bool
+	return &command{
+		name:    "adopt",
+		args:    "[--offsets] [--yes] [--json]",
+		summary: "go on with topics that were created anew, a ClickHouse that was emptied, or lost offsets",
+		help: `Every role, and migrate, refuses to run where Kafka and ClickHouse do not belong together: it would take records for others, judge items twice,
+or leave some out. This command says what is amiss and what going on from there means, and changes nothing. With --yes it does it.
+
+  a topic was deleted or created anew   It becomes a new epoch, whose positions, versions and numbers come after those of the last. What was in it and
+                                        had not been read is lost; the plan says for each topic what that is.
+  ClickHouse lost its data              Its tables are filled again from the start of each log. What is no longer in Kafka is lost.
+  committed offsets are gone            With --offsets each group goes on behind the last record that it has handled, which the outcomes in ClickHouse and in
+                                        Kafka show. The sink begins at the start of the logs: its tables know what they have, and take nothing twice.
+
+Stop every role before, ingest as well. If a backup is to be brought back, do that first: what was taken over is not given back.
+Afterwards audit proves what was accepted from then on (--since), and the rest as far as both sides still have it.
+
+After ClickHouse was restored from a backup its tables lack what came later, and nobody notices: delete the offsets of group counterfoil-sink,
+and --offsets lets it read again.
+
+Where counterfoil up refuses, start it with --adopt and the same flags.
+
+Examples:
+  counterfoil adopt                      what is amiss, and what taking it over means
+  counterfoil adopt --yes                take re-created topics over, or fill ClickHouse again
+  counterfoil adopt --offsets --yes      set lost offsets as well
+  counterfoil adopt --offsets --json | jq '.offsets[].partitions[] | select(.skipped > 0)'`,
+		flags: func(f *flag.FlagSet) {
+			f.BoolVar(&opts.Offsets, "offsets", false, "take over groups whose committed offsets are gone, too")
+			f.BoolVar(&yes, "yes", false, "do it, not only say it")
+			f.BoolVar(&asJSON, "json", false, "print one JSON object")
+		},
+		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) > 0 {
+				return badUsage("adopt takes flags only, not %q", args[0])
+			}
+			cfg, err := loadConfig(app.environ)
+			if err != nil {
+				return err
+			}
+			in, err := reach(ctx, cfg, slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+			if err != nil {
+				return err
+			}
+			defer in.close()
+			steps := app.stdout
+			if asJSON {
+				steps = io.Discard
+			}
+			plan, problem := in.adopt(ctx, opts, yes, steps, app.stderr)
+			if plan == nil {
+				return problem
+			}
+			if asJSON {
+				err = json.NewEncoder(app.stdout).Encode(plan)
+			} else if !plan.Done && !yes || len(plan.Blocked) > 0 || plan.Nothing() {
+				err = printPlan(app.stdout, plan)
+			}
+			if err == nil && !asJSON && !yes && len(plan.Blocked) == 0 && len(plan.Topics)+len(plan.Offsets) > 0 {
+				_, err = fmt.Fprintln(app.stdout, "Nothing was changed: --yes does it.")
+			}
+			return errors.Join(problem, err)
+		},
+	}
+}
+
+// adoptDeps are what adopt works with here.
+func (in *installation) adoptDeps() (adopt.Deps, error) {
+	kafka, err := in.cfg.Kafka.Opts()
+	return adopt.Deps{
+		Admin: in.adm, Conn: in.conn, Registry: in.registry, Groups: groups(),
+		Commits: func(ctx context.Context, group string) (kadm.OffsetResponses, error) {
+			return fetchOffsets(ctx, in.adm, group)
+		},
+		Read: func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
+			return readRange(ctx, kafka, topic, from, to, each)
+		},
+		Progress: func(string) {},
+	}, err
+}
+
+// adopt looks, and takes over what it finds where yes says so. Steps go to out, progress to a terminal. The plan is nil where nothing is known.
+func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool, out, progress io.Writer) (*adopt.Plan, error) {
+	deps, err := in.adoptDeps()
+	if err != nil {
+		return nil, err
+	}
+	var end func()
+	deps.Progress, end = showDoing(progress)
+	known, err := in.conn.TopicEpochs(ctx)
+	if err == nil && len(known) > 0 {
+		err = in.conn.Migrated(ctx) // with its tables at hand
+	}
+	if err != nil {
+		return nil, err
+	}
+	plan, err := adopt.Find(ctx, deps, opts)
+	end()
+	if err != nil || !yes || plan.Nothing() {
+		return plan, err
+	}
+	if len(plan.Blocked) > 0 {
+		return plan, errors.New("nothing was changed")
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	if err := printPlan(out, plan); err != nil {
+		return plan, err
+	}
+	if err := in.migrateClickHouse(ctx, say, false); err != nil {
+		return plan, err
+	}
+	if err := in.createTopics(ctx, say, false); err != nil {
+		return plan, err
+	}
+	if _, err := awaitTopics(ctx, in.adm); err != nil {
+		return plan, err
+	}
+	// Once more, with the topics that were missing.
+	plan, err = adopt.Find(ctx, deps, opts)
+	end()
+	if err != nil {
+		return nil, err
+	}
+	if err := plan.Do(ctx, deps, say); err != nil {
+		return plan, err
+	}
+	return plan, in.migrate(ctx, out, false)
+}
+
+// printPlan says in words what was found and what it means.
+func printPlan(out io.Writer, p *adopt.Plan) error {
+	if p.Nothing() {
+		_, err := fmt.Fprintln(out, "Kafka and ClickHouse belong together: there is nothing to take over.")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if len(p.Topics) > 0 {
+		fmt.Fprint(w, "TOPIC\tIS\tEPOCH\n")
+		for i := range p.Topics {
+			t := &p.Topics[i]
+			epoch := fmt.Sprintf("%d -> %d", t.From, t.Epoch)
+			if t.State == adopt.StateUnknown {
+				epoch = fmt.Sprint(t.Epoch)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", t.Name, t.State, epoch)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprint(out, "\nWhat that means:\n")
+		for i := range p.Topics {
+			for _, m := range p.Topics[i].Means {
+				fmt.Fprintf(out, "  %s: %s\n", p.Topics[i].Name, m)
+			}
+		}
+		if p.Pending != nil {
+			fmt.Fprintf(out, "  ClickHouse has %s items of %s batches without an outcome: what is lost of these, and what never came to ClickHouse, must be sent again.\n",
+				grouped(int64(p.Pending.Items)), grouped(int64(p.Pending.Batches)))
+		}
+		fmt.Fprintln(out)
+	}
+	if len(p.Offsets) > 0 {
+		printOffsets(w, p.Offsets)
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "RECORDS TO READ and LOST UNREAD count offsets: there cannot be more.")
+		if slices.ContainsFunc(p.Offsets, unfounded) {
+			fmt.Fprintln(out, "Of a partition where nothing was found that a processor has handled, it is taken to have handled nothing.")
+		}
+		fmt.Fprintln(out)
+	}
+	for _, l := range p.Lost {
+		fmt.Fprintf(out, "Group %s lost its offsets of topic %s, partitions %v: --offsets says where it must go on.\n", l.Group, l.Topic, l.Partitions)
+	}
+	for _, b := range p.Blocked {
+		fmt.Fprintf(out, "It cannot be done now: %s.\n", b)
+	}
+	return nil
+}
+
+// printOffsets makes the table of where groups go on. What begins at the start of the log in all partitions is one line.
+func printOffsets(w io.Writer, offsets []adopt.Offset) {
+	fmt.Fprint(w, "GROUP\tTOPIC\tPARTITION\tLAST HANDLED\tGOES ON AT\tRECORDS TO READ\tLOST UNREAD\tBECAUSE\n")
+	for _, o := range offsets {
+		if !o.FromStart {
+			for _, at := range o.Partitions {
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", o.Group, o.Topic, at.Partition, orNone(at.Found), at.To, grouped(at.End-at.To), grouped(at.Skipped), o.Why)
+			}
+			continue
+		}
+		var left, skipped int64
+		for _, at := range o.Partitions {
+			left, skipped = left+at.End-at.To, skipped+at.Skipped
+		}
+		fmt.Fprintf(w, "%s\t%s\tall\t-\tstart\t%s\t%s\t%s\n", o.Group, o.Topic, grouped(left), grouped(skipped), o.Why)
+	}
+}
+
+// unfounded reports whether a processor reads records of which nothing shows that they were not handled.
+func unfounded(o adopt.Offset) bool {
+	return !o.FromStart && slices.ContainsFunc(o.Partitions, func(at adopt.Partition) bool { return at.Found == nil && at.Committed == nil && at.End > at.To })
+}
+
+func orNone(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
+	"github.com/counterfoil/counterfoil/processors"
+	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/checker"
+	"github.com/counterfoil/counterfoil/test/harness"
+	"github.com/counterfoil/counterfoil/test/load"
+)
+
+// wreck is an installation with a load behind it, whose roles are stopped, and to which something happens.
+type wreck struct {
+	*harness.Cluster
+	t    *testing.T
+	adm  *kadm.Client
+	sent []checker.Sent
+}
+
+// newWreck runs a load, the sink only at first, so that ClickHouse is behind, and kills the roles in the middle of it.
+func newWreck(t *testing.T) *wreck {
+	t.Helper()
+	c := harness.StartCluster(t, harness.Copies(1, 1, 1))
+	w := &wreck{Cluster: c, t: t, adm: kadm.NewClient(c.Client())}
+	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL, load.Tenant)
+	l := load.Start(t, &c.Parts, "before", 11, 3, client)
+	w.await("30 batches", func() bool { return c.SQL("SELECT count() >= 30 FROM batches") == "1" })
+	c.Sink[0].Interrupt()
+	sent := l.Sent()
+	w.await("more requests", func() bool { return l.Sent() > sent+60 })
+	c.Process[0].Kill() // with some of them judged
+	c.Ingest[0].Kill()
+	w.sent = l.Stop()
+	w.awaitEmpty()
+	w.await("ClickHouse", func() bool { // the embedded engine may end with a connection that is cut, and is started again
+		_, err := c.SQLAs("default", "", "SELECT 1")
+		return err == nil
+	})
+	return w
+}
+
+func (w *wreck) await(what string, f func() bool) {
+	w.t.Helper()
+	harness.Eventually(w.t, time.Minute, func() string {
+		if f() {
+			return ""
+		}
+		return "no " + what
+	})
+}
+
+// awaitEmpty waits until Kafka has forgotten the members that were killed.
+func (w *wreck) awaitEmpty() {
+	w.t.Helper()
+	w.await("group without members", func() bool {
+		described, err := w.adm.DescribeGroups(w.t.Context(), sortedGroups()...)
+		for _, d := range described {
+			if d.State != "Empty" && d.State != "Dead" {
+				return false
+			}
+		}
+		return err == nil
+	})
+}
+
+func sortedGroups() []string {
+	names := []string{schemas.GroupSink}
+	for _, name := range processors.Names() {
+		names = append(names, processors.Group(name))
+	}
+	return names
+}
+
+// counterfoil runs a subcommand.
+func (w *wreck) counterfoil(args ...string) (code int, out, errs string) {
+	w.t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(w.t.Context(), &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, environ: w.Settings()}, args)
+	return code, stdout.String(), stderr.String()
+}
+
+// refused checks that neither a role nor migrate runs, and that each names the command.
+func (w *wreck) refused(command string) {
+	w.t.Helper()
+	for _, args := range [][]string{{"migrate"}, {"migrate", "--dry-run"}, {"process"}, {"sink"}, {"audit"}} {
+		if code, out, errs := w.counterfoil(args...); code != 1 || out != "" || !strings.Contains(errs, command) {
+			w.t.Errorf("%v: exit code %d, it should name %q:\n%s%s", args, code, command, out, errs)
+		}
+	}
+	if code, out, errs := w.counterfoil("doctor"); code != 1 || !strings.Contains(out, command) {
+		w.t.Errorf("doctor: exit code %d, it should name %q:\n%s%s", code, command, out, errs)
+	}
+}
+
+// plan shows what adopt would do.
+func (w *wreck) plan(args ...string) *adopt.Plan {
+	w.t.Helper()
+	code, out, errs := w.counterfoil(append([]string{"adopt", "--json"}, args...)...)
+	var p adopt.Plan
+	if err := json.Unmarshal([]byte(out), &p); err != nil || code != 0 {
+		w.t.Fatalf("adopt %v: exit code %d, %v\n%s%s", args, code, err, out, errs)
+	}
+	return &p
+}
+
+// adopt takes over, and shows what it prints.
+func (w *wreck) adopt(args ...string) {
+	w.t.Helper()
+	code, out, errs := w.counterfoil(append([]string{"adopt", "--yes"}, args...)...)
+	if code != 0 {
+		w.t.Fatalf("adopt --yes %v: exit code %d\n%s%s", args, code, out, errs)
+	}
+	w.t.Logf("adopt --yes %v:\n%s", args, out)
+	if code, out, errs := w.counterfoil("adopt", "--offsets"); code != 0 || !strings.Contains(out, "nothing to take over") {
+		w.t.Errorf("adopt after that: exit code %d\n%s%s", code, out, errs)
+	}
+}
+
+// goOn starts the roles again, sends more, and lets it all be judged and written.
+func (w *wreck) goOn(name string) time.Time {
+	w.t.Helper()
+	for _, c := range w.All() {
+		c.Start()
+	}
+	for _, c := range w.All() {
+		c.WaitReady()
+	}
+	began := time.Now()
+	client := load.Prepare(w.t, &w.Parts, w.Ingest[0].URL, load.Tenant)
+	l := load.Start(w.t, &w.Parts, name, 12, 3, client)
+	w.await("60 requests", func() bool { return l.Sent() > 60 })
+	w.sent = append(w.sent, l.Stop()...)
+	w.WaitDrained(90 * time.Second)
+	return began
+}
+
+// check asks the checker, which knows of one life of each topic only.
+func (w *wreck) check() {
+	w.t.Helper()
+	world, err := checker.Read(w.t.Context(), &w.Parts)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Logf("%d batches, %d items, %d outcomes", len(world.Batches), len(world.Items), len(world.Outcomes))
+	if found := slices.Concat(world.Check(), world.CheckSent(w.sent)); len(found) > 0 {
+		w.t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
+	}
+}
+
+// exact checks what must hold whatever lives topics had: no attempt with two outcomes, no number given twice.
+func (w *wreck) exact() {
+	w.t.Helper()
+	if n := w.SQL("SELECT count() FROM (SELECT tenant, id, attempt FROM outcomes GROUP BY tenant, id, attempt HAVING count() > 1)"); n != "0" {
+		w.t.Errorf("%s attempts have two outcomes", n)
+	}
+	for _, table := range []string{"batches", "customer_events", "referrals"} {
+		if n := w.SQL("SELECT count() - uniqExact(number) FROM " + table); n != "0" {
+			w.t.Errorf("%s numbers of %s are given twice", n, table)
+		}
+	}
+}
+
+func TestAdoptLostOffsets(t *testing.T) {
+	w := newWreck(t)
+	code, out, errs := w.counterfoil("adopt", "--offsets")
+	if code != 0 || !strings.Contains(out, "nothing to take over") {
+		t.Fatalf("adopt where nothing is amiss: exit code %d\n%s%s", code, out, errs)
+	}
+	for _, group := range sortedGroups() {
+		if _, err := w.adm.DeleteGroup(t.Context(), group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.refused("counterfoil adopt --offsets")
+	if p := w.plan(); len(p.Lost) == 0 || len(p.Offsets) > 0 {
+		t.Errorf("without --offsets: %+v", p)
+	}
+	p := w.plan("--offsets")
+	found := 0
+	for _, o := range p.Offsets {
+		for _, at := range o.Partitions {
+			if at.Found != nil {
+				found++
+			}
+			if at.Committed != nil || at.To > at.End || at.Skipped != 0 {
+				t.Errorf("%s %s: %+v", o.Group, o.Topic, at)
+			}
+		}
+	}
+	if found < 20 || len(p.Topics) > 0 {
+		t.Errorf("%d partitions with something found: %+v", found, p)
+	}
+	w.refused("counterfoil adopt --offsets") // looking changes nothing
+	w.adopt("--offsets")
+	w.goOn("after")
+	w.exact()
+	w.check()
+	proven(t, &w.Parts)
+}
+
+func TestAdoptEmptyClickHouse(t *testing.T) {
+	w := newWreck(t)
+	before := w.SQL("SELECT count() FROM batches")
+	w.CH.Exec(t, "DROP DATABASE "+w.Database+" SYNC")
+	for range 2 { // migrate leaves tables behind
+		if code, _, errs := w.counterfoil("migrate"); code != 1 || !strings.Contains(errs, "counterfoil adopt") {
+			t.Fatalf("migrate: exit code %d\n%s", code, errs)
+		}
+	}
+	p := w.plan()
+	for _, topic := range p.Topics {
+		if topic.State != adopt.StateUnknown || topic.Epoch != 0 || topic.Base != 0 {
+			t.Errorf("%+v", topic)
+		}
+	}
+	for _, o := range p.Offsets {
+		if o.Group != schemas.GroupSink {
+			t.Errorf("group %s would begin anew in %s", o.Group, o.Topic)
+		}
+	}
+	if len(p.Topics) != len(schemas.Topics()) || len(p.Offsets) == 0 {
+		t.Errorf("%d topics, %d offsets", len(p.Topics), len(p.Offsets))
+	}
+	w.adopt()
+	w.goOn("after")
+	if after := w.SQL("SELECT count() > " + before + " FROM batches"); after != "1" {
+		t.Errorf("there were %s batches, and there are not more now", before)
+	}
+	w.exact()
+	w.check()
+	proven(t, &w.Parts)
+}
+
+// recreate deletes topics, and creates those of kept anew by hand.
+func (w *wreck) deleteTopics(topics ...string) {
+	w.t.Helper()
+	deleted, err := w.adm.DeleteTopics(w.t.Context(), topics...)
+	if err == nil {
+		err = deleted.Error()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.await("end of the topics", func() bool {
+		details, err := w.adm.ListTopics(w.t.Context(), topics...)
+		return err == nil && !slices.ContainsFunc(details.TopicsList(), func(d kadm.TopicPartitions) bool { return details[d.Topic].Err == nil })
+	})
+}
+
+func TestAdoptTopicsThatAreGone(t *testing.T) {
+	w := newWreck(t)
+	highest := func(table string) int64 {
+		var n int64
+		fmt.Sscan(w.SQL("SELECT max(number) FROM "+table), &n)
+		return n
+	}
+	batches, events := highest("batches"), highest("customer_events")
+	w.deleteTopics(topicNames(nil)...)
+	w.refused("counterfoil adopt")
+	if details, err := w.adm.ListTopics(t.Context()); err != nil || details.Has(schemas.Batches) {
+		t.Errorf("migrate refused, and created topics: %v, %v", err, details.Names())
+	}
+	p := w.plan()
+	for _, topic := range p.Topics {
+		if topic.State != adopt.StateMissing || topic.Epoch != 1 || len(topic.Means) == 0 {
+			t.Errorf("%+v", topic)
+		}
+	}
+	if len(p.Topics) != len(schemas.Topics()) || p.Pending == nil || p.Pending.Items == 0 {
+		t.Errorf("%d topics, pending %+v", len(p.Topics), p.Pending)
+	}
+	w.adopt()
+	w.Client().PurgeTopicsFromClient(topicNames(nil)...) // it knows their ids
+	began := w.goOn("after")
+	w.exact()
+	if n := w.SQL(fmt.Sprintf("SELECT countIf(number > %d), min(number) FROM batches WHERE epoch = 1", batches)); strings.HasPrefix(n, "0\t") {
+		t.Errorf("batches of the new epoch: %s", n)
+	}
+	if n := w.SQL(fmt.Sprintf("SELECT countIf(number <= %d) FROM customer_events WHERE epoch = 1", events)); n != "0" {
+		t.Errorf("%s events of the new epoch have a number that may be taken", n)
+	}
+	all := proven(t, &w.Parts)
+	since := proven(t, &w.Parts, "--since", began.Format(time.RFC3339Nano))
+	t.Logf("audit compared %v, since then %v", all, since)
+}

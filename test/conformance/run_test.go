@@ -8,7 +8,6 @@ import (
 
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/harness"
-	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -24,9 +23,6 @@ var namedKeys = map[string]func(*schemas.APIKey){
 }
 
 func TestTranscripts(t *testing.T) {
-	if stack.OnApache() {
-		t.Skip("counterfoil up has its own Kafka: run without TEST_KAFKA")
-	}
 	up := harness.StartUp(t, harness.Env("TOKEN_SECRETS="+tokenSecret, "SINK_WAIT=10s"))
 	transcripts := load(t, ".")
 	keys := map[string]harness.Key{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -13,12 +14,25 @@ import (
 
 // Metadata of the group's commits.
 const (
-	// metaHeld: a member owns the partition and may be inserting.
+	// metaHeld begins it where a member owns the partition and may be inserting; the end of its lease follows, see held.
 	metaHeld = "held"
 	// Released says that whoever committed has nothing under way: a successor need not wait. The commit that starts a topic's life
 	// carries it as well, because nobody has written before.
 	Released = "released"
 )
+
+// held is the metadata of a commit whose member may insert until then, by ClickHouse's clock. A successor reads it because that clock may have been
+// set back since: what it says then of a lease that begins now says nothing of one that began before.
+func held(until time.Time) string {
+	return metaHeld + " until " + until.UTC().Format(time.RFC3339Nano)
+}
+
+// heldUntil is the time in the metadata of a commit; the zero time where there is none.
+func heldUntil(metadata string) time.Time {
+	text, _ := strings.CutPrefix(metadata, metaHeld+" until ")
+	until, _ := time.Parse(time.RFC3339Nano, text) // zero after an error
+	return until
+}
 
 // lease is the right to insert until a moment. It is the answer to: how long may a member go on that Kafka has just called an owner?
 type lease struct {
@@ -130,13 +144,14 @@ func (s *Sink) commit(taking []*part) error {
 		return &clockError{by}
 	}
 	s.asked = asked
-	if err := s.send(ctx, at, metaHeld); err != nil {
+	until := asked.Add(s.cfg.Lease)
+	if err := s.send(ctx, at, held(until)); err != nil {
 		return err
 	}
 	s.met.commit.Observe(time.Since(local).Seconds())
 	s.met.renewals.Inc()
 	s.mu.Lock()
-	s.lease = lease{until: asked.Add(s.cfg.Lease), local: local.Add(s.cfg.Lease)}
+	s.lease = lease{until: until, local: local.Add(s.cfg.Lease)}
 	for p, offset := range at {
 		p.committed = offset
 	}

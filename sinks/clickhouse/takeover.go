@@ -66,6 +66,7 @@ func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part,
 	}
 	var held []*part
 	var free []*part
+	end := begun.Add(s.cfg.Lease)
 	for _, p := range parts {
 		c, ok := commits.Lookup(p.topic, p.partition)
 		if ok && c.Err != nil {
@@ -83,6 +84,9 @@ func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part,
 			free = append(free, p)
 		} else {
 			held = append(held, p)
+			if until := heldUntil(c.Metadata); until.After(end) {
+				end = until
+			}
 		}
 	}
 	if len(free) > 0 {
@@ -93,12 +97,12 @@ func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part,
 	if len(held) == 0 {
 		return done, nil
 	}
-	s.log.Info("sink waits for the lease of a predecessor", "partitions", len(held), "lease", s.cfg.Lease)
+	s.log.Info("sink waits for the lease of a predecessor", "partitions", len(held), "until", end)
 	// By our clock too: ClickHouse's may be set forward for a moment and back again, and then it was past a lease that goes on.
 	if err := sleepUntil(s.ctx, start.Add(s.cfg.Lease)); err != nil {
 		return done, err
 	}
-	if err := s.waitFor(s.ctx, begun.Add(s.cfg.Lease+s.skew)); err != nil {
+	if err := s.waitFor(s.ctx, end.Add(s.skew)); err != nil {
 		return done, err
 	}
 	for _, d := range s.destsOf(held) {
@@ -277,7 +281,8 @@ func (s *Sink) waitFor(ctx context.Context, t time.Time) error {
 		if left < 0 {
 			return nil
 		}
-		if err := sleepUntil(ctx, time.Now().Add(left+time.Millisecond)); err != nil {
+		// Asked again meanwhile: it may be set forward.
+		if err := sleepUntil(ctx, time.Now().Add(min(left+time.Millisecond, s.cfg.Lease))); err != nil {
 			return err
 		}
 	}

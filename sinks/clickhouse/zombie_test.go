@@ -123,7 +123,7 @@ func (n *line) cut() {
 
 // zombie starts a member that inserts the first 100 ownership changes, holds its next insert, of another 100, back on the way, and is thrown
 // out. The gate lets the insert go on.
-func (r *rig) zombie(lease time.Duration) (*running, *gate) {
+func (r *rig) zombie(lease time.Duration, with ...func(*Sink)) (*running, *gate) {
 	r.t.Helper()
 	g, n := newGate(r.t, r.cfg.Hosts[0]), &line{}
 	cfg := r.cfg
@@ -136,6 +136,9 @@ func (r *rig) zombie(lease time.Duration) (*running, *gate) {
 		s.cfg.Lease = lease
 		s.conn = conn
 		s.deps.Kafka = append(s.deps.Kafka, kgo.Dialer(n.dial))
+		for _, set := range with {
+			set(s)
+		}
 	})
 	r.t.Cleanup(n.cut)
 	r.produce(r.ownerships(0, 100)...)

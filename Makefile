@@ -44,8 +44,19 @@ test-kafka: need-go tools tools-kafka
 
 ## test-containers: run the tests of the roles on Kafka and ClickHouse in containers; skips them where no Docker daemon answers
 .PHONY: test-containers
+SYSTEM_TESTS := ./test/conformance ./test/e2e ./test/faults
 test-containers: need-go
-	TEST_KAFKA=containers $(GO) test -count=1 -timeout 60m -p 1 $(TESTFLAGS) ./ingest ./processors ./sinks/...
+	TEST_KAFKA=containers $(GO) test -count=1 -timeout 60m -p 1 $(TESTFLAGS) ./ingest ./processors ./sinks/... $(SYSTEM_TESTS)
+
+## test-sharded: run the tests of the whole product on a ClickHouse cluster of two shards
+.PHONY: test-sharded
+test-sharded: need-go tools
+	TEST_CLICKHOUSE=sharded $(GO) test -count=1 -timeout 60m -p 1 $(TESTFLAGS) $(SYSTEM_TESTS)
+
+## test-given: run the tests on the servers of KAFKA_BROKERS, SCHEMA_REGISTRY_URL and CLICKHOUSE_ADDR, which nobody else may use meanwhile
+.PHONY: test-given
+test-given: need-go tools
+	$(GO) test -count=1 -timeout 60m -p 1 $(TESTFLAGS) ./ingest ./processors ./sinks/... $(SYSTEM_TESTS)
 
 ## race: run all tests with the race detector
 .PHONY: race

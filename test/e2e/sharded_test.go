@@ -15,7 +15,7 @@ import (
 // On a ClickHouse cluster of two shards every promise holds, sales find calls of both, facts move to other customers, and every view says the same
 // on either server. With TEST_CLICKHOUSE=sharded all tests of this package run there.
 func TestShardedClickHouse(t *testing.T) {
-	if stack.InContainers() {
+	if stack.GivenClickHouse() || stack.InContainers() {
 		t.Skip("the servers of the cluster are embedded ones")
 	}
 	c := harness.StartCluster(t, harness.Sharded(), harness.Copies(1, 1, 2))

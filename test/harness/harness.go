@@ -67,7 +67,7 @@ func Soak() bool { return os.Getenv("SOAK") != "" }
 // NeedClickHouse skips the test where no ClickHouse can be run, unless CI is set: there everything must be present.
 func NeedClickHouse(t testing.TB) {
 	t.Helper()
-	if os.Getenv("CLICKHOUSE_ADDR") != "" {
+	if stack.GivenClickHouse() || stack.InContainers() {
 		return
 	}
 	library, err := embedded.FindLibrary("")
@@ -85,7 +85,7 @@ func NeedClickHouse(t testing.TB) {
 // NeedKafka skips the test where the broker that TEST_KAFKA asks for cannot be run, unless CI is set.
 func NeedKafka(t testing.TB) {
 	t.Helper()
-	if !stack.OnApache() {
+	if !stack.OnApache() || stack.GivenKafka() {
 		return
 	}
 	if _, err := exec.LookPath("java"); err != nil {

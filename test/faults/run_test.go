@@ -124,7 +124,7 @@ func (r *run) breakThings(seed uint64, enough func(faults int) bool) {
 		began := time.Now()
 		working.Go(func() {
 			f.do(r, dice)
-			r.t.Logf("%s fault %d: %s, for %s", began.Format("15:04:05.000"), n+1, f.name, time.Since(began).Round(10*time.Millisecond))
+			r.t.Logf("%s fault %d: %s, for %s; %d items so far", began.Format("15:04:05.000"), n+1, f.name, time.Since(began).Round(10*time.Millisecond), r.items())
 		})
 	}
 	working.Wait()
@@ -179,7 +179,7 @@ func (r *run) check(l *load.Load) bool {
 	sent := l.Stop()
 	r.sent = append(r.sent, sent...)
 	began := time.Now()
-	r.c.WaitDrained(2 * time.Minute)
+	r.c.WaitDrained(5 * time.Minute)
 	drained := time.Since(began)
 	w, err := checker.Read(r.t.Context(), &r.c.Parts)
 	if err != nil {
@@ -246,17 +246,22 @@ func dead(w *checker.World, l *load.Load) (found []string) {
 func (r *run) summary(seeds string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var faults, kinds, items int
+	var faults, kinds int
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(r.counts)) {
 		fmt.Fprintf(&text, "\n  %4d %s", r.counts[name], name)
 		faults += r.counts[name]
 		kinds++
 	}
+	return fmt.Sprintf("seeds %s: %d items accepted, %d faults of %d kinds:%s", seeds, r.items(), faults, kinds, text.String())
+}
+
+// items is how many items were accepted so far.
+func (r *run) items() (n int) {
 	for _, l := range r.loads {
-		items += l.Items()
+		n += l.Items()
 	}
-	return fmt.Sprintf("seeds %s: %d items accepted, %d faults of %d kinds:%s", seeds, items, faults, kinds, text.String())
+	return n
 }
 
 // number reads an environment variable; absent: the fallback.

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	readyLimit = 60 * time.Second // for a process to become ready; a few seconds on an idle machine
+	readyLimit = 3 * time.Minute  // for a process to become ready; a few seconds on an idle machine
 	drainLimit = 40 * time.Second // for a process to end after SIGINT
 	shownLog   = 6 << 10          // bytes of a process's output that a failed test shows
 )

@@ -63,6 +63,23 @@ func TestMutationsFitTheCode(t *testing.T) {
 	}
 }
 
+// TestMutationsThatDoNotCompileAreNoticed, though the other files of their package are read without bodies.
+func TestMutationsThatDoNotCompileAreNoticed(t *testing.T) {
+	const name = "schemas/ids.go"
+	text, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := newTypeCheck(t, []string{"./schemas"})
+	for added, good := range map[string]bool{
+		"func added() string { return Fold(KindSales) }": true, "func added() string { return Fold(7) }": false, "func added() { unused := 7 }": false, "func added() {": false,
+	} {
+		if err := check.mutated(map[string][]byte{name: fmt.Appendf(nil, "%s\n%s\n", text, added)}); (err == nil) != good {
+			t.Errorf("%s: %v", added, err)
+		}
+	}
+}
+
 // testsOf are the names of the tests of a package.
 func testsOf(t *testing.T, pkg string) map[string]bool {
 	t.Helper()
@@ -85,10 +102,12 @@ func testsOf(t *testing.T, pkg string) map[string]bool {
 	return names
 }
 
-// typeCheck checks packages with some of their files replaced. What they import comes from the compiler's export data.
+// typeCheck checks packages with some of their files replaced. What they import comes from the compiler's export data; of their other files the
+// declarations are enough.
 type typeCheck struct {
 	fset     *token.FileSet
-	packages map[string]*listed // by folder, as in processors/reference
+	packages map[string]*listed   // by folder, as in processors/reference
+	others   map[string]*ast.File // by path: files as they are, without the bodies of their functions
 	imports  types.Importer
 }
 
@@ -110,7 +129,7 @@ func newTypeCheck(t *testing.T, dirs []string) *typeCheck {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &typeCheck{fset: token.NewFileSet(), packages: map[string]*listed{}}
+	c := &typeCheck{fset: token.NewFileSet(), packages: map[string]*listed{}, others: map[string]*ast.File{}}
 	exports := map[string]string{}
 	for in := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p listed
@@ -143,22 +162,45 @@ func (c *typeCheck) mutated(files map[string][]byte) error {
 		}
 		var parsed []*ast.File
 		for _, file := range pkg.GoFiles {
-			var text any // nil: as it is in the file
-			if changed, ok := files[filepath.Join(dir, file)]; ok {
-				text = changed
-			}
-			f, err := parser.ParseFile(c.fset, filepath.Join(pkg.Dir, file), text, parser.SkipObjectResolution)
+			f, err := c.parse(filepath.Join(pkg.Dir, file), files[filepath.Join(dir, file)])
 			if err != nil {
 				return err
 			}
 			parsed = append(parsed, f)
 		}
-		conf := types.Config{Importer: c.imports, GoVersion: "go1.26"}
-		if _, err := conf.Check(pkg.ImportPath, c.fset, parsed, nil); err != nil {
-			return err
+		var problems []error
+		conf := types.Config{Importer: c.imports, GoVersion: "go1.26", Error: func(err error) {
+			var problem types.Error
+			if errors.As(err, &problem) && c.others[c.fset.Position(problem.Pos).Filename] == nil { // the others lack their bodies
+				problems = append(problems, err)
+			}
+		}}
+		_, _ = conf.Check(pkg.ImportPath, c.fset, parsed, nil) // Error has heard of it
+		if len(problems) > 0 {
+			return errors.Join(problems...)
 		}
 	}
 	return nil
+}
+
+// parse reads a file: with the text that it has now, or without bodies as it is on the disk.
+func (c *typeCheck) parse(path string, mutated []byte) (*ast.File, error) {
+	if mutated != nil {
+		return parser.ParseFile(c.fset, path+" (mutated)", mutated, parser.SkipObjectResolution)
+	}
+	if c.others[path] == nil {
+		f, err := parser.ParseFile(c.fset, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range f.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok {
+				f.Body = nil
+			}
+		}
+		c.others[path] = f
+	}
+	return c.others[path], nil
 }
 
 // TestTableListsAllMutations holds README.md against the mutations.

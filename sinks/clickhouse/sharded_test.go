@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/counterfoil/counterfoil/cmd/embedded"
 	"github.com/counterfoil/counterfoil/test/stack"
@@ -67,7 +69,6 @@ func TestAnalystsOfAClusterSeeTheirTenantOnly(t *testing.T) {
 			"SELECT count() FROM ownership AS a GLOBAL JOIN (SELECT DISTINCT tenant FROM sales) AS b USING tenant":                                                     "2",
 			"SELECT count() FROM ownership WHERE 'other' IN (SELECT tenant FROM ownership_local)":                                                                      "0",
 			"SELECT count() FROM ownership AS a JOIN (SELECT tenant FROM ownership_local) AS b ON b.tenant = 'other' SETTINGS prefer_localhost_replica = 0":            "0",
-			"SELECT count() FROM ownership SETTINGS additional_table_filters = {'cf.ownership_local': 'throwIf(tenant != \\'acme\\') = 0'}":                            "2",
 			"SELECT count() FROM ownership_state SETTINGS additional_table_filters = {'cf.ownership_state_local': '1'}, distributed_product_mode = 'allow'":            "4",
 			"SELECT count() FROM (SELECT throwIf(tenant != 'acme') AS x FROM ownership) WHERE x = 0 SETTINGS query_plan_enable_optimizations = 0, max_threads = 1":     "2",
 			"SELECT count() FROM accounts WHERE throwIf(tenant != 'acme') = 0 SETTINGS apply_row_policy_after_final = 1, optimize_move_to_prewhere_if_final = 1":       "2",
@@ -107,5 +108,64 @@ func TestAnalystsOfAClusterSeeTheirTenantOnly(t *testing.T) {
 	// Both servers ask each other as default, as far as one can see.
 	if err := conn.CreateAnalyst(t.Context(), "bob", strings.Repeat("0", 64), "acme"); err == nil || !strings.Contains(err.Error(), "secret") {
 		t.Errorf("create an analyst on a cluster that may have no secret: %v", err)
+	}
+}
+
+// A server that is away holds no role up but migrate, and gets what it missed from the next one, as does a server that came back empty.
+func TestMigrateAfterAServerWasAway(t *testing.T) {
+	server := stack.Sharded(t)
+	ctx := t.Context()
+	cfg := configOf(t, server)
+	cfg.Hosts = []string{server.Nodes[0].Addr, server.Nodes[1].Addr}
+	conn, err := Open(ctx, cfg)
+	must(t, err)
+	defer conn.Close()
+	_, err = conn.Migrate(ctx, false)
+	must(t, err)
+	start := GroupStart{Topic: "sales", Group: "a group of the test"}
+	must(t, conn.RecordGroupStart(ctx, start))
+
+	for _, node := range server.Nodes {
+		node.Stop(t)
+		if err := conn.Migrated(ctx); err != nil {
+			t.Errorf("a role starts while %s is away: %v", node.Addr, err)
+		}
+		if starts, err := conn.GroupStarts(ctx); err != nil || !slices.Contains(starts, start) {
+			t.Errorf("while %s is away the group starts are %v, %v", node.Addr, starts, err)
+		}
+		if _, err := conn.Migrate(ctx, false); err == nil || !strings.Contains(err.Error(), node.Addr) {
+			t.Errorf("migrate while %s is away: %v", node.Addr, err)
+		}
+		node.Start(t)
+	}
+
+	must(t, conn.nodes[1].Exec(ctx, "DROP DATABASE "+cfg.Database+" SYNC"))
+	if err := conn.Migrated(ctx); err == nil || !strings.Contains(err.Error(), "counterfoil migrate") {
+		t.Errorf("with a server that came back empty: %v", err)
+	}
+	steps, err := conn.Migrate(ctx, false)
+	must(t, err)
+	all, err := Migrations()
+	must(t, err)
+	if len(steps) != len(all) || slices.ContainsFunc(steps, func(s Step) bool { return s.Node != conn.nodes[1].addr }) {
+		t.Errorf("migrate with a server that came back empty did %v", steps)
+	}
+	var rows uint64
+	must(t, conn.nodes[1].QueryRow(ctx, "SELECT count() FROM "+conn.table("group_starts")+" WHERE topic = ? AND epoch = 0 AND group = ?", start.Topic, start.Group).Scan(&rows))
+	if rows != 1 {
+		t.Errorf("the server that came back empty has %d rows of the group's start", rows)
+	}
+	if steps, err = conn.Migrate(ctx, false); err != nil || len(steps) > 0 {
+		t.Errorf("again: %v, %v", steps, err)
+	}
+	// Two servers that are as they should be, as doctor sees them.
+	states, err := conn.Inspect(ctx, time.Now)
+	must(t, err)
+	for _, state := range states {
+		for _, table := range state.Tables {
+			if table.Missing || table.Log && !table.InTime || !table.Synced || table.PartitionKey != "" {
+				t.Errorf("%s: %+v", state.Addr, table)
+			}
+		}
 	}
 }

@@ -32,7 +32,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	old := previousVersion(t)
 	n := seed(t)
 	r := newRun(t, harness.Program(old))
-	l := r.load(n, 4)
+	l := r.load(n, 2)
 	wait := func(items int, what string) { // the load goes on meanwhile
 		t.Helper()
 		for before, deadline := l.Items(), time.Now().Add(time.Minute); l.Items() < before+items; time.Sleep(50 * time.Millisecond) {
@@ -41,12 +41,12 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	wait(300, "at first")
+	wait(150, "at first")
 
 	addColumns(t, r)
-	wait(300, "with newer tables")
+	wait(150, "with newer tables")
 	up := startUpstream(t, r)
-	wait(300, "with other schemas")
+	wait(150, "with other schemas")
 
 	fresh := harness.Binary(t)
 	out, err := harness.TryRun(fresh, r.c.Settings(), "", "migrate")
@@ -65,7 +65,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("migrate: %s", strings.TrimSpace(out))
-	wait(300, "after migrate")
+	wait(150, "after migrate")
 	for _, copy := range r.c.All() {
 		began := time.Now()
 		copy.Use(fresh)
@@ -77,9 +77,9 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			t.Errorf("%s runs %s", copy.Name(), exe)
 		}
 		t.Logf("%s is of this version, after %s", copy.Name(), time.Since(began).Round(10*time.Millisecond))
-		wait(100, "beside older copies")
+		wait(50, "beside older copies")
 	}
-	wait(300, "at last")
+	wait(150, "at last")
 
 	r.sent = append(r.sent, up.stop()...)
 	if !r.check(l) {

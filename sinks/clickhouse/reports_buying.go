@@ -18,8 +18,9 @@ const (
 	maxWeeksAhead = 52 * 100
 )
 
-// buyingSettings: the reading of a few thousand rows is not worth another thread, least of all with FINAL, which cuts its work into pieces.
-var buyingSettings = ch.Settings{"max_threads": 1}
+// buyingSettings: orders and invoices are read side by side. Each of them is not worth another thread: with FINAL, that would cut the work into
+// many pieces first.
+var buyingSettings = ch.Settings{"max_threads": 2, "max_final_threads": 1}
 
 // BuyingReport is what a customer bought, by product, in the order of the products' codes: the view buying_report, whose comment has the rules.
 // Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/counterfoil/counterfoil/processors/matching"
 	"github.com/counterfoil/counterfoil/schemas"
@@ -117,33 +118,53 @@ func marshal(v any) []byte {
 	return text
 }
 
-// buyer is the customer with buyerLines order and as many invoice lines; all others have about a thousand.
+// buyer is the customer with buyerLines order and as many invoice lines, every so often among the others', who have about a thousand each.
 const (
 	buyer      = 77
 	buyerLines = 10_000
 )
 
-// putLines makes n order and n invoice lines of the last two years, the products' stock and the customer. Lines are made in the tables that the
-// report reads, where the sink would put them; through Kafka and the tables by id it would take many times as long.
+// putLines makes n order and n invoice lines of the last two years, the products' stock, the customer and its part numbers. Lines are made in
+// the tables that the report reads, where the sink would put them, and merged, as nearly all lines of a table are after a while; through Kafka and
+// the tables by id it would take many times as long. Of 50 million each it takes some minutes.
 func putLines(b *testing.B, p *harness.Parts, n int) {
 	b.Helper()
 	if n < 2*buyerLines {
 		b.Fatalf("BENCH_LINES must be at least %d", 2*buyerLines)
 	}
+	conn := p.Conn()
+	var both errgroup.Group
 	for kind, day := range map[string]string{"order": "ordered_on", "invoice": "invoiced_on"} {
-		execute(b, p, fmt.Sprintf(`INSERT INTO %[1]s_lines_by_customer_state (tenant, is_deleted, version, id, order_number, customer, product, product_key, quantity, %[9]s)
-SELECT '%[2]s', 0, 1, concat('line-', toString(number)), concat('order-', toString(intDiv(number, 4))), if(number < %[3]d, %[4]d, 1000 + number %% %[5]d),
-    concat('%08[6]X', leftPad(hex(number * 7 %% %[7]d), 24, '0')) AS p, lower(p), if(number %% 13 = 0, -1, 1 + number %% 5), toDate32(today()) - toIntervalDay(number * 31 %% 720)
-FROM numbers(%[8]d)`, kind, tenant, buyerLines, buyer, n/1000, 2, products, n, day))
+		table := kind + "_lines_by_customer_state"
+		insert := fmt.Sprintf(`INSERT INTO %[1]s (tenant, is_deleted, version, id, order_number, customer, product, product_key, quantity, %[2]s)
+SELECT '%[3]s', 0, number, concat('line-', toString(number)), concat('order-', toString(intDiv(number, 4))), if(number %% %[4]d = 0, %[5]d, 1000 + number %% %[6]d),
+    concat('%08[7]X', leftPad(hex(intDiv(number, %[4]d) * 7 %% %[8]d), 24, '0')) AS p, lower(p), if(number %% 13 = 0, -1, 1 + number %% 5), toDate32(today()) - toIntervalDay(number * 31 %% 720)
+FROM numbers(%[9]d) SETTINGS max_insert_threads = 1, min_insert_block_size_rows = 2000000, min_insert_block_size_bytes = 0`,
+			table, day, tenant, n/buyerLines, buyer, n/1000, 2, products, n)
+		both.Go(func() error {
+			// One merge at the end, instead of one after every few inserts.
+			for _, sql := range []string{"SYSTEM STOP MERGES " + table, insert, "SYSTEM START MERGES " + table, "OPTIMIZE TABLE " + table + " FINAL"} {
+				if err := conn.Exec(b.Context(), sql); err != nil {
+					return fmt.Errorf("%s: %w", sql, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := both.Wait(); err != nil {
+		b.Fatal(err)
 	}
 	var stock []*kgo.Record
 	soon := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, 10)
+	var parts []*schemas.CustomerPart
 	for i := range products {
+		parts = append(parts, &schemas.CustomerPart{Customer: buyer, Product: hexID(2, i), PartNumber: fmt.Sprintf("ACME-%04d", i)})
 		s := &schemas.Stock{Product: hexID(2, i), AvailableNow: amount(i % 3 * 100), NextAvailableOn: &soon}
 		key := schemas.ReferenceKey(tenant, s.OwnID())
 		stock = append(stock, &kgo.Record{Topic: schemas.StockLevels, Key: key, Partition: schemas.Partition(key, partitions), Headers: bare(i), Value: p.Encode(schemas.StockLevels, s)})
 	}
 	p.Produce(stock...)
+	p.Produce(harness.References(p, schemas.CustomerParts, tenant, parts...)...)
 	p.Produce(harness.References(p, schemas.Customers, tenant, &schemas.Customer{ID: buyer, AccountNumber: new("ACME01"), Name: new("Acme")})...)
 	p.WaitDrained(time.Minute)
 	fmt.Printf("lines: %d\n", n)

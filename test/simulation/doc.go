@@ -3,7 +3,7 @@
 // once in years, and a seed repeats its run exactly.
 //
 //	go test ./test/simulation                                        some thousand seeds
-//	SEEDS=100000 go test -timeout 1h -run 'TestSink$|TestEngine$' ./test/simulation
+//	SEEDS=100000 go test -timeout 1h -run 'TestSink$|TestEngine$' ./test/simulation    as make soak does
 //	SEED=17 go test -run 'TestSink$' ./test/simulation               one seed, with everything that happened in it
 //
 // # What mirrors what

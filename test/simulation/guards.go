@@ -46,6 +46,14 @@ const (
 	guardCount
 )
 
+// spare are rules that no run needs, because others stand before them, and why they stay.
+var spare = map[guard]string{
+	resolveWaitsWriteBy: "an INSERT is begun in one exchange and gets its block in another over the same connection, so that one whose block is on its way " +
+		"is in system.processes, or its connection is gone; the wait does not rest on that",
+	goneNotCommitted: "whoever has a partition now has committed it as held, and a position that is too low costs a second look; without the rule " +
+		"positions would go back, which confuses whoever watches them",
+}
+
 // guards are the rules that are switched off.
 type guards [guardCount]bool
 

@@ -81,12 +81,17 @@ bench: need-go tools $(if $(filter apache,$(TEST_KAFKA)),tools-kafka)
 	{ $(GO) test -run '^$$' -bench '$(BENCH)' -timeout 30m -p 1 ./ingest/... ./processors/... ./schemas/... ./sinks/... && \
 	  $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./test/bench; } | $(GO) run ./test/bench/report
 
-## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours)
+## soak: the fault and causality tests at their full counts, on Apache Kafka where they can (takes hours); SOAK_FOR=30m, or FAULTS=200 ITEMS=1000000: one long run of faults (TEST_KAFKA=apache)
 .PHONY: soak
+ifneq ($(SOAK_FOR)$(FAULTS)$(ITEMS),)
+soak: need-go tools $(if $(filter apache,$(TEST_KAFKA)),tools-kafka)
+	SOAK=1 $(GO) test -count=1 -timeout 0 -v $(TESTFLAGS) -run 'TestSoak$$' ./test/faults
+else
 soak: need-go tools tools-kafka
-	SOAK=1 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
+	SOAK=1 SEEDS=300 $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 	SOAK=1 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -p 1 -v $(TESTFLAGS) ./test/...
 	CAUSAL_PAIRS=10000 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -v $(TESTFLAGS) -run Causality ./processors
+endif
 
 ## prove: take away each guard of the product in turn and show that a test notices (PROVE selects by name; takes more than an hour)
 .PHONY: prove

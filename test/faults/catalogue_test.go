@@ -2,19 +2,23 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
@@ -66,6 +70,7 @@ var catalogue = []fault{
 	{"Kafka silent", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Silent, dice) }},
 	{"Kafka's answers lost", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Unanswered, dice) }},
 	{"Kafka slow", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Slow, dice) }},
+	{"lost offsets are adopted", ownKafka, (*run).loseOffsets},
 	{"commits applied and answered with an error", fake, func(r *run, dice *rand.Rand) { r.unsureCommits(true, dice) }},
 	{"commits answered with an error", fake, func(r *run, dice *rand.Rand) { r.unsureCommits(false, dice) }},
 	{"coordinators not there", fake, (*run).noCoordinator},
@@ -119,10 +124,10 @@ var catalogue = []fault{
 		r.c.Broken.RegistryNet.Set("", harness.Whole)
 	}},
 	{"the registry is down when a copy starts", ownRegistry, func(r *run, dice *rand.Rand) {
+		copy := pick(dice, r.c.All())
+		defer r.hold(copy.Name())() // before the server, as everywhere
 		defer r.hold("registry")()
 		r.c.Broken.RegistryNet.Set("", harness.Cut)
-		copy := pick(dice, r.c.All())
-		release := r.hold(copy.Name())
 		r.excuse(copy, func() {
 			copy.Kill()
 			copy.Start()
@@ -130,7 +135,6 @@ var catalogue = []fault{
 			r.c.Broken.RegistryNet.Set("", harness.Whole)
 			copy.WaitReady()
 		})
-		release()
 	}},
 }
 
@@ -265,6 +269,63 @@ func (r *run) noCoordinator(dice *rand.Rand) {
 	})
 	sleep(dice, 2*time.Second, 4*time.Second)
 	r.c.Broken.Broker.Control(nil)
+}
+
+// loseOffsets stops all copies, and one group of ours forgets where it was. No copy starts then; `counterfoil adopt --offsets` finds the positions
+// in the outcomes and the tables.
+func (r *run) loseOffsets(dice *rand.Rand) {
+	all := append(r.c.All(), r.extraProcess, r.extraSink)
+	for _, copy := range all { // always in this order
+		defer r.hold(copy.Name())()
+	}
+	for _, server := range []string{"clickhouse", "kafka", "registry"} { // adopt needs them
+		defer r.hold(server)()
+	}
+	group := pick(dice, []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupMatching, schemas.GroupRequests, schemas.GroupSink})
+	client, err := kgo.NewClient(r.c.Kafka...)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	defer client.Close()
+	stop := func() {
+		var ending sync.WaitGroup
+		for _, copy := range r.c.All() {
+			if dice.IntN(2) == 0 {
+				ending.Go(copy.Kill)
+			} else {
+				ending.Go(copy.Stop)
+			}
+		}
+		ending.Wait()
+	}
+	goOn := func() {
+		stop()
+		r.eventually("delete the offsets of "+group, func(ctx context.Context) error { // members that were killed are in it until their sessions are over
+			_, err := kadm.NewClient(client).DeleteGroup(ctx, group)
+			if errors.Is(err, kerr.GroupIDNotFound) {
+				return nil
+			}
+			return err
+		})
+		if out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "process"); err == nil || !strings.Contains(err.Error(), "adopt --offsets") {
+			r.t.Errorf("a role runs though the offsets of %s are gone: %s %v", group, out, err)
+		}
+		r.eventually("adopt lost offsets", func(context.Context) error {
+			out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "adopt", "--offsets", "--yes")
+			if err == nil && !strings.Contains(out, group) {
+				r.t.Errorf("adopt does not speak of %s: %s", group, out)
+			}
+			return err
+		})
+		for _, copy := range r.c.All() {
+			copy.Start()
+		}
+		for _, copy := range r.c.All() {
+			copy.WaitReady()
+		}
+	}
+	r.excuse(r.c.Ingest[0], func() { r.excuse(r.c.Ingest[1], goOn) })
 }
 
 // outOfMemory starts ClickHouse again with less memory than it has in use by then, and again with enough.

@@ -26,6 +26,7 @@
 //	Kafka's answers lost                       requests arrive, answers do not
 //	Kafka slow                                 100 ms for each piece
 //	commits (applied and) answered with an error  EndTxn is answered with UNKNOWN_SERVER_ERROR, and was applied or not (kfake)
+//	lost offsets are adopted                   all copies stop, a group's offsets are deleted; roles must refuse to start; `counterfoil adopt --offsets`
 //	coordinators not there                     NOT_COORDINATOR and the like to a share of the requests (kfake)
 //	kill, stop ClickHouse                      kill -9 and restart; SIGSTOP for longer than a lease
 //	ClickHouse out of memory                   a memory limit below what it has in use
@@ -37,6 +38,9 @@
 //	ClickHouse cut off, silent, answers lost, slow  one copy's connections, as with Kafka
 //	kill the registry                          kill -9, and its address refuses for a while
 //	the registry is down when a copy starts    a copy is killed and started meanwhile
+//
+// What cannot be done to a server of its own is done elsewhere: ClickHouse's clock is set an hour ahead and back in sinks/clickhouse
+// (TestClockIsSteppedByAnHour, the engine's own comparisons included) and in test/simulation; topics are created anew in cmd/counterfoil (adopt).
 //
 // Always at work, as part of the load: producers with another partitioner, and to any partition; records that nobody can read; items about as large
 // as may be; several callers that change the same keys; requests repeated with and without an idempotency key.

@@ -157,16 +157,21 @@ func (r *run) excuse(copy *harness.Copy, f func()) {
 
 // sql has ClickHouse carry out a statement, for as long as it refuses.
 func (r *run) sql(statement string) {
-	deadline := time.Now().Add(time.Minute)
+	r.eventually(statement, func(ctx context.Context) error { return r.conn.Exec(ctx, statement) })
+}
+
+// eventually does something until it succeeds.
+func (r *run) eventually(what string, do func(ctx context.Context) error) {
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		err := r.conn.Exec(ctx, statement)
+		err := do(ctx)
 		cancel()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Errorf("%s: %v", statement, err)
+			r.t.Errorf("%s: %v", what, err)
 			return
 		}
 		time.Sleep(100 * time.Millisecond)

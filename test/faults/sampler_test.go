@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/test/harness"
+	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // logTables are the tables that hold each committed record exactly once, at every moment.
@@ -153,4 +155,61 @@ func (s *sampler) summary() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprintf("%d samples of ClickHouse, %d without an answer", s.taken, s.failed)
+}
+
+// The sampler sees a row that is there twice, one that Kafka has not committed, and one that is gone.
+func TestSamplerSees(t *testing.T) {
+	harness.NeedClickHouse(t)
+	ch, broker := stack.ClickHouse(t), stack.Fake(t)
+	broker.CreateTopic(t, "batches", 1)
+	for _, tt := range []struct{ name, sql, want string }{
+		{"nothing amiss", "INSERT INTO batches VALUES ('batches', 0, 0, 2)", ""},
+		{"a row twice", "INSERT INTO batches VALUES ('batches', 0, 0, 1)", "3 rows of batches/0 in batches stood for 2 positions"},
+		{"a row of nothing", "INSERT INTO batches VALUES ('batches', 0, 0, 3)", "batches had offset 3 of batches/0, of which 3 was the end of what was committed"},
+		{"a row gone", "ALTER TABLE batches DELETE WHERE offset = 0 SETTINGS mutations_sync = 1", "batches had 2 rows of batches/0 up to 1, and then 1 up to 1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, err := clickhouse.Open(ch.Options(t, ch.Database(t)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			client, err := kgo.NewClient(append(broker.Opts(), kgo.DefaultProduceTopic("batches"))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			ends, err := kadm.NewClient(client).ListCommittedOffsets(t.Context(), "batches")
+			if err != nil {
+				t.Fatal(err)
+			}
+			end, _ := ends.Lookup("batches", 0)
+			for range 3 - end.Offset {
+				if err := client.ProduceSync(t.Context(), kgo.StringRecord("")).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := &sampler{conn: conn, adm: kadm.NewClient(client), highest: map[place]count{}}
+			for _, sql := range []string{
+				"CREATE TABLE batches (topic String, epoch Int32, partition Int32, offset Int64) ENGINE = MergeTree ORDER BY offset",
+				"INSERT INTO batches VALUES ('batches', 0, 0, 0), ('batches', 0, 0, 1)", "", tt.sql, "",
+			} {
+				if sql == "" {
+					err = s.sample(t.Context(), "batches")
+				} else {
+					err = conn.Exec(t.Context(), sql)
+				}
+				if err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+			}
+			found := s.found()
+			if tt.want == "" && len(found) == 0 {
+				return
+			}
+			if len(found) != 1 || tt.want == "" || !strings.HasSuffix(found[0], tt.want) {
+				t.Errorf("found %q, want %q", found, tt.want)
+			}
+		})
+	}
 }

@@ -157,6 +157,7 @@ func roleCommand(name, summary, help string, start func(p *parts) (map[string]ro
 				roles["ops"] = &opsServer{listener: listener, handler: opsHandler(p.metrics, roles)}
 				p.log.Info("serving /healthz, /readyz and /metrics", "address", listener.Addr().String())
 			}
+			roles["topics"] = &watch{p}
 			return runAll(ctx, p.log, roles)
 		},
 	}

@@ -249,6 +249,7 @@ func (u *upRun) serve(ctx context.Context) error {
 		return err
 	}
 
+	doors["topics"] = &watch{p}
 	background := context.WithoutCancel(ctx)
 	failed := make(chan error, 3)
 	stages := []*stage{

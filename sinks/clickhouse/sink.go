@@ -462,7 +462,7 @@ func (s *Sink) fetchError(fetches kgo.Fetches) error {
 		case errors.As(err, &session), kerr.IsRetriable(err), errors.Is(err, kerr.UnknownTopicOrPartition):
 			s.log.Warn("sink cannot read for now", "topic", topic, "partition", partition, "error", err)
 		case errors.Is(err, kerr.OffsetOutOfRange):
-			fatal = fmt.Errorf("sink: the committed offset of %s/%d lies outside the topic, records were lost or the topic was made anew: %w", topic, partition, err)
+			fatal = fmt.Errorf("sink: the committed offset of %s/%d lies outside the topic, records were lost or the topic was made anew: counterfoil adopt --offsets says what going on means: %w", topic, partition, err)
 		default:
 			// Also a partition without a commit ends here; the client keeps that error to itself.
 			fatal = fmt.Errorf("sink: read %s/%d (a missing offset: run counterfoil migrate, which says what to do): %w", topic, partition, err)

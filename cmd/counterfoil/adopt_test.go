@@ -2,10 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +23,7 @@ import (
 	"github.com/counterfoil/counterfoil/test/checker"
 	"github.com/counterfoil/counterfoil/test/harness"
 	"github.com/counterfoil/counterfoil/test/load"
+	"github.com/counterfoil/counterfoil/test/stack"
 )
 
 // wreck is an installation with a load behind it, whose roles are stopped, and to which something happens.
@@ -241,7 +248,7 @@ func TestAdoptEmptyClickHouse(t *testing.T) {
 	proven(t, &w.Parts)
 }
 
-// recreate deletes topics, and creates those of kept anew by hand.
+// deleteTopics deletes topics and waits until they are gone.
 func (w *wreck) deleteTopics(topics ...string) {
 	w.t.Helper()
 	deleted, err := w.adm.DeleteTopics(w.t.Context(), topics...)
@@ -292,4 +299,127 @@ func TestAdoptTopicsThatAreGone(t *testing.T) {
 	all := proven(t, &w.Parts)
 	since := proven(t, &w.Parts, "--since", began.Format(time.RFC3339Nano))
 	t.Logf("audit compared %v, since then %v", all, since)
+}
+
+// screen is what a command prints while it runs.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// TestUpGoesOnWithoutAPartOfItsData: the everyday case, one of two folders was removed.
+func TestUpGoesOnWithoutAPartOfItsData(t *testing.T) {
+	if stack.OnApache() || stack.GivenKafka() {
+		t.Skip("counterfoil up has its own Kafka")
+	}
+	harness.NeedClickHouse(t)
+	dir := t.TempDir()
+	addr, chHTTP := harness.FreeAddr(t), harness.FreeAddr(t)
+	args := []string{"up", "--data", dir, "--http-addr", addr, "--kafka-addr", harness.FreeAddr(t), "--registry-addr", harness.FreeAddr(t),
+		"--clickhouse-addr", harness.FreeAddr(t), "--clickhouse-http-addr", chHTTP}
+	sql := func(query string) string {
+		answer, err := http.Post("http://"+chHTTP+"/?database=counterfoil", "text/plain", strings.NewReader(query))
+		if err != nil {
+			return err.Error()
+		}
+		defer answer.Body.Close()
+		out, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return err.Error()
+		}
+		return strings.TrimSuffix(string(out), "\n")
+	}
+	// up runs it until it is ready and use has come back, or until it ends by itself.
+	up := func(use func(client *harness.Client), more ...string) (code int, out string) {
+		t.Helper()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var s screen
+		ended := make(chan int)
+		go func() {
+			ended <- run(ctx, &app{stdin: strings.NewReader(""), stdout: &s, stderr: &s, environ: os.Environ()}, append(slices.Clone(args), more...))
+		}()
+		for {
+			select {
+			case code := <-ended:
+				return code, s.String()
+			case <-time.After(50 * time.Millisecond):
+			}
+			if _, key, ok := strings.Cut(s.String(), "Key of the tenant demo: "); ok && strings.Contains(s.String(), "Ctrl-C drains") {
+				id, secret, _ := strings.Cut(strings.Fields(key)[0], ".")
+				use(harness.NewClient("http://"+addr, harness.Key{Tenant: "demo", ID: id, Secret: secret}))
+				stop()
+				return <-ended, s.String()
+			}
+		}
+	}
+	// post changes something and waits until ClickHouse has so many rows.
+	post := func(rows int) func(*harness.Client) {
+		return func(client *harness.Client) {
+			change := []map[string]any{{"UserName": "u", "ProductSKU": "s", "IncreaseQuantityBy": 1}}
+			if answer, err := client.HelloID(t.Context(), change); err != nil || answer.Verdict() != harness.Accepted {
+				t.Errorf("%v %v", answer, err)
+			}
+			harness.Eventually(t, 30*time.Second, func() string {
+				if n := sql("SELECT count() FROM ownership"); n != fmt.Sprint(rows) {
+					return n + " rows"
+				}
+				return ""
+			})
+		}
+	}
+	if code, out := up(post(1)); code != 0 {
+		t.Fatalf("up ended with %d\n%s", code, out)
+	}
+	lose := func(part, says string, rows int) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(dir, part)); err != nil {
+			t.Fatal(err)
+		}
+		code, out := up(func(*harness.Client) { t.Error("it runs") })
+		if code != 1 || !strings.Contains(out, "counterfoil up --adopt, with the same flags") || !strings.Contains(out, says) {
+			t.Fatalf("up without its %s ended with %d\n%s", part, code, out)
+		}
+		if code, out := up(post(rows), "--adopt"); code != 0 {
+			t.Fatalf("up --adopt without its %s ended with %d\n%s", part, code, out)
+		}
+	}
+	lose("kafka", "ownership.state: What everybody owns is forgotten", 2)
+	var number string
+	check := func(*harness.Client) {
+		number = sql("SELECT max(number), max(epoch) FROM batches")
+		if n := sql("SELECT quantity, version > bitShiftLeft(1, 48) FROM ownership_current WHERE user_key = 'u'"); n != "1\t1" {
+			t.Errorf("quantity, version of the second life: %s", n)
+		}
+	}
+	if code, out := up(check); code != 0 {
+		t.Fatalf("up ended with %d\n%s", code, out)
+	}
+	lose("clickhouse", "records are written to ClickHouse again", 2)
+	check = func(*harness.Client) {
+		var was, is, epoch int64
+		fmt.Sscan(number, &was, &epoch)
+		fmt.Sscan(sql("SELECT max(number) FROM batches"), &is)
+		if was < 1_000_000 || is <= was || is > was+10 { // markers lie between
+			t.Errorf("the batch before was number %d, that after is %d", was, is)
+		}
+		if n := sql("SELECT quantity, version > bitShiftLeft(1, 48), (SELECT max(epoch) FROM batches) FROM ownership_current WHERE user_key = 'u'"); n != "2\t1\t1" {
+			t.Errorf("quantity, version, epoch after ClickHouse was filled again: %s", n)
+		}
+	}
+	if code, out := up(check); code != 0 {
+		t.Fatalf("up ended with %d\n%s", code, out)
+	}
 }

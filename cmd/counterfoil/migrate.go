@@ -373,7 +373,7 @@ func recordOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client,
 			for partition, at := range starts[topic] {
 				if _, ok := committed.Lookup(topic, partition); !ok {
 					// Nobody holds it: the sink need not wait for the lease of a predecessor.
-					begin.Add(kadm.Offset{Topic: topic, Partition: partition, At: at.Offset, LeaderEpoch: -1, Metadata: clickhouse.Released})
+					begin.Add(kadm.Offset{Topic: topic, Partition: partition, At: at.Offset, LeaderEpoch: -1, Metadata: clickhouse.CommitMetadata(true, epochs[topic].Epoch)})
 				}
 			}
 		}

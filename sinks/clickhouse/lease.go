@@ -10,16 +10,49 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// Metadata of the group's commits.
+// Metadata of the group's commits. Where the topic is not in its first life, its epoch follows, see [CommittedEpoch].
 const (
 	// metaHeld begins it where a member owns the partition and may be inserting; the end of its lease follows, see held.
 	metaHeld = "held"
-	// Released says that whoever committed has nothing under way: a successor need not wait. The commit that starts a topic's life
+	// metaReleased says that whoever committed has nothing under way: a successor need not wait. The commit that starts a topic's life
 	// carries it as well, because nobody has written before.
-	Released = "released"
+	metaReleased = "released"
+
+	metaEpoch = " epoch=%d base=%d"
 )
+
+// CommitMetadata is what a commit for the sink says that is made while its group has no members.
+func CommitMetadata(released bool, e schemas.Epoch) string {
+	if released {
+		return withEpoch(metaReleased, e)
+	}
+	return withEpoch(metaHeld, e)
+}
+
+// withEpoch adds a topic's epoch, unless it is the first. So Kafka knows it as well, should ClickHouse lose its data.
+func withEpoch(metadata string, e schemas.Epoch) string {
+	if e == (schemas.Epoch{}) {
+		return metadata
+	}
+	return metadata + fmt.Sprintf(metaEpoch, e.Number, e.Base)
+}
+
+// CommittedEpoch is the epoch that a commit of the sink's names.
+func CommittedEpoch(metadata string) (e schemas.Epoch) {
+	if i := strings.Index(metadata, " epoch="); i >= 0 {
+		_, _ = fmt.Sscanf(metadata[i:], metaEpoch, &e.Number, &e.Base) // it is ours
+	}
+	return e
+}
+
+func isReleased(metadata string) bool {
+	word, _, _ := strings.Cut(metadata, " ")
+	return word == metaReleased
+}
 
 // held is the metadata of a commit whose member may insert until then, by ClickHouse's clock. A successor reads it because that clock may have been
 // set back since: what it says then of a lease that begins now says nothing of one that began before.
@@ -30,6 +63,7 @@ func held(until time.Time) string {
 // heldUntil is the time in the metadata of a commit; the zero time where there is none.
 func heldUntil(metadata string) time.Time {
 	text, _ := strings.CutPrefix(metadata, metaHeld+" until ")
+	text, _, _ = strings.Cut(text, " ")
 	until, _ := time.Parse(time.RFC3339Nano, text) // zero after an error
 	return until
 }
@@ -174,7 +208,7 @@ func (s *Sink) release(at map[*part]int64) error {
 	if err := s.at("before release", ""); err != nil {
 		return err
 	}
-	return s.send(ctx, at, Released)
+	return s.send(ctx, at, metaReleased)
 }
 
 // send makes one OffsetCommit of all positions, fenced by the member's generation, with commitMu held. An error says that not all were
@@ -202,8 +236,9 @@ func (s *Sink) send(ctx context.Context, at map[*part]int64, metadata string) er
 			}
 		}
 		for i := range req.Topics {
+			full := withEpoch(metadata, s.deps.Epochs[req.Topics[i].Topic])
 			for j := range req.Topics[i].Partitions {
-				req.Topics[i].Partitions[j].Metadata = &metadata
+				req.Topics[i].Partitions[j].Metadata = &full
 			}
 		}
 		return nil

@@ -112,7 +112,7 @@ func newRigOn(t testing.TB, server *stack.CH) *rig {
 	must(t, err)
 	ends.Each(func(o kadm.ListedOffset) {
 		must(t, o.Err)
-		start.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: -1, Metadata: Released})
+		start.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: o.Offset, LeaderEpoch: -1, Metadata: metaReleased})
 	})
 	r.begin = start
 	r.commit(start)

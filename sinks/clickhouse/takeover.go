@@ -80,7 +80,7 @@ func (s *Sink) tryTakeOver(parts []*part, start, begun time.Time) (done []*part,
 		s.mu.Lock()
 		p.committed = c.At
 		s.mu.Unlock()
-		if c.Metadata == Released {
+		if isReleased(c.Metadata) {
 			free = append(free, p)
 		} else {
 			held = append(held, p)

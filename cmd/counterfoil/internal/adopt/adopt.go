@@ -72,7 +72,8 @@ type Offset struct {
 	FromStart  bool        `json:"from_start"` // in every partition, whatever was handled
 	Partitions []Partition `json:"partitions"`
 
-	released bool // for the sink: nobody can be inserting
+	released bool          // for the sink: nobody can be inserting
+	epoch    schemas.Epoch // of the topic
 }
 
 // Partition is one of an [Offset].
@@ -388,7 +389,7 @@ func sorted[V any](m map[string]V) []string {
 
 // begin lets a group begin at the start of a topic, which may still have to be created.
 func (f *finder) begin(group, topic, why string, released bool) {
-	o := Offset{Group: group, Topic: topic, Why: why, released: released, FromStart: true, Partitions: []Partition{}}
+	o := Offset{Group: group, Topic: topic, Why: why, epoch: f.epochs[topic], released: released, FromStart: true, Partitions: []Partition{}}
 	for p, start := range f.starts[topic] {
 		o.Partitions = append(o.Partitions, Partition{
 			Partition: int32(p), Committed: f.committed(group, topic, int32(p)), To: start, End: f.ends[topic][p],
@@ -416,7 +417,7 @@ func (f *finder) findLost(ctx context.Context, group, topic string) error {
 		f.plan.Lost = append(f.plan.Lost, Loss{group, topic, lost})
 		return nil
 	}
-	o := Offset{Group: group, Topic: topic, Why: "the commit is gone", FromStart: group == schemas.GroupSink, Partitions: []Partition{}}
+	o := Offset{Group: group, Topic: topic, Why: "the commit is gone", epoch: f.epochs[topic], FromStart: group == schemas.GroupSink, Partitions: []Partition{}}
 	var found map[int32]int64
 	var err error
 	switch group {
@@ -523,17 +524,13 @@ func (p *Plan) Do(ctx context.Context, deps Deps, say func(format string, args .
 	}
 	commits := map[string]kadm.Offsets{}
 	for _, o := range p.Offsets {
-		metadata := ""
-		if o.released {
-			metadata = clickhouse.Released
-		}
 		of := commits[o.Group]
 		if of == nil {
 			of = kadm.Offsets{}
 			commits[o.Group] = of
 		}
 		for _, at := range o.Partitions {
-			of.Add(kadm.Offset{Topic: o.Topic, Partition: at.Partition, At: at.To, LeaderEpoch: -1, Metadata: metadata})
+			of.Add(kadm.Offset{Topic: o.Topic, Partition: at.Partition, At: at.To, LeaderEpoch: -1, Metadata: clickhouse.CommitMetadata(o.released, o.epoch)})
 		}
 	}
 	for _, group := range sorted(commits) {

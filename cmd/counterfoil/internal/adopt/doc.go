@@ -13,8 +13,8 @@
 // # A ClickHouse without data
 //
 // It knows no topic, though Kafka shows that roles were at work. Filling it again is safe as long as Kafka has everything: the sink begins at
-// the start of each log, and what processors have judged stays judged. The epochs that were lost with the tables are those that the outcomes
-// in Kafka name, and the bases of numbers come from the numbers in there, so that an outcome keeps the meaning that it has. What retention or
+// the start of each log, and what processors have judged stays judged. The epochs and bases that were lost with the tables are those that the
+// sink's commits name and, of item topics, the outcomes in Kafka, so that positions and numbers keep the meaning that they have. What retention or
 // compaction took away stays away, and the plan says where.
 //
 // # Offsets that are gone

@@ -11,6 +11,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/audit"
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
 
 // life is a topic in one of its epochs.
@@ -212,17 +213,17 @@ func (e *evidence) changed(ctx context.Context, topic string) error {
 	})
 }
 
-// recover finds the epoch of a topic, and what its numbers begin after, in Kafka alone.
+// recover finds the epoch of a topic, and what its numbers begin after, in Kafka alone: the sink's commits name them, and of item topics the
+// outcomes.
 func (e *evidence) recover(ctx context.Context, t *Topic) error {
 	topic, _ := schemas.TopicNamed(t.Name)
-	switch topic.Role {
-	case schemas.RoleBatches:
-		var err error
-		t.Base, err = e.batchBase(ctx)
-		return err
-	case schemas.RoleItem, schemas.RoleRequests:
-	default:
-		return nil // its epoch was in the tables alone
+	if topic.Role != schemas.RoleItem && topic.Role != schemas.RoleRequests {
+		for _, o := range e.commits[schemas.GroupSink][t.Name] {
+			if c := clickhouse.CommittedEpoch(o.Metadata); c.Number >= t.Epoch {
+				t.Epoch, t.Base = c.Number, c.Base
+			}
+		}
+		return nil
 	}
 	if err := e.results(ctx, t.Name); err != nil {
 		return err
@@ -244,37 +245,4 @@ func (e *evidence) recover(ctx context.Context, t *Topic) error {
 		t.Base = highest + gap
 	}
 	return nil
-}
-
-// batchBase is what the numbers of batches begin after. A batch does not name its number, but the answer to a request with a key does.
-func (e *evidence) batchBase(ctx context.Context) (int64, error) {
-	d := schemas.NewDecoder[schemas.RequestAnswer](e.Registry, schemas.RequestAnswerSchema)
-	var last schemas.RequestAnswer
-	if e.ends[schemas.RequestAnswers] != nil {
-		err := e.scan(ctx, schemas.RequestAnswers, e.starts[schemas.RequestAnswers], func(rec *kgo.Record) error {
-			a, err := decode(ctx, d, rec.Value)
-			var bad *schemas.BadRecordError
-			if err != nil && !errors.As(err, &bad) {
-				return err
-			}
-			if err == nil && a.Verdict == schemas.RequestAccepted && a.Number > last.Number {
-				last = a
-			}
-			return nil
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	if last.Number == 0 {
-		return 0, nil
-	}
-	base := last.Number + gap // its header was in an earlier life
-	err := e.scan(ctx, schemas.Batches, e.starts[schemas.Batches], func(rec *kgo.Record) error {
-		if env, err := schemas.ParseEnvelope(rec.Headers); err == nil && env.Batch == last.Batch {
-			base = last.Number - schemas.BatchNumber(rec.Offset)
-		}
-		return nil
-	})
-	return base, err
 }

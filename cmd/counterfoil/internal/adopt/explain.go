@@ -86,8 +86,8 @@ func (f *finder) explainRefill(t *Topic, topic schemas.Topic, say func(string, .
 			say("Kafka no longer has %s: they are lost.", strings.Join(gone, ", "))
 		}
 	}
-	if topic.Role == schemas.RoleBatches && t.Base == 0 {
-		say("No answer to a request with an Idempotency-Key shows what the numbers of batches began after: they are taken to be those of the topic's first life.")
+	if topic.Role == schemas.RoleBatches && len(f.commits[schemas.GroupSink][t.Name]) == 0 {
+		say("The sink's commits are gone as well, which say what numbers begin after: they are taken to be those of the topic's first life.")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -234,8 +235,9 @@ func TestFindCallsOfNothing(t *testing.T) {
 	}
 }
 
-// A round of 10,000 sales among BENCH_CALLS calls (default 1,000,000) of a tenth as many numbers and a third as many MHIDs, in parts as
-// inserts of half a million, and the merges after them, leave them.
+// A round of 10,000 sales among BENCH_CALLS calls (default 1,000,000) of a tenth as many numbers and a third as many MHIDs: how long finding
+// their calls takes, and what ClickHouse's processors had to do for each sale. The calls lie in parts as inserts of half a million into the
+// tables by key, and the merges after them, leave them.
 func BenchmarkFindCalls(b *testing.B) {
 	calls := 1_000_000
 	if text := os.Getenv("BENCH_CALLS"); text != "" {
@@ -247,20 +249,19 @@ func BenchmarkFindCalls(b *testing.B) {
 	const block, sales = 500_000, 10_000
 	numbers, mhids := max(1, calls/10), max(1, calls/3)
 	for from := 0; from < calls; from += block {
-		for _, t := range []struct{ table, key string }{{"calls_by_number_state", "number_key"}, {"calls_by_mhid_state", "mhid_key"}} {
+		for _, t := range []struct{ table, key string }{{callTables[byNumber], "number_key"}, {callTables[byMHID], "mhid_key"}} {
 			must(b, conn.any.Exec(b.Context(), fmt.Sprintf(`INSERT INTO %s (tenant, is_deleted, version, %s, started_at, id, mhid, caller_number, campaign, source, medium, keyword)
 SELECT 'acme', 0, number, %[2]s, fromUnixTimestamp64Milli(toInt64(1500000000000 + sipHash64(number, 1) %% 200000000000), 'UTC') AS started_at, lower(hex(sipHash64(number))) AS id,
     mhid_key AS mhid, concat('0', substring(number_key, 3)) AS caller_number, concat('Campaign ', toString(number %% 100)), 'google', 'cpc', concat('keyword ', toString(number %% 1000))
-FROM (SELECT number, toString(447000000000 + sipHash64(number, 2) %% %d) AS number_key, concat('M', hex(sipHash64(number, 3) %% %d)) AS mhid_key FROM numbers(%d, %d))
+FROM (SELECT number, toString(447000000000 + sipHash64(number, 2) %% %d) AS number_key, concat('M', toString(sipHash64(number, 3) %% %d)) AS mhid_key FROM numbers(%d, %d))
 SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, from, min(block, calls-from))))
 		}
 	}
-	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
-		var merges, parts uint64
+	var merges, parts uint64
+	for end := time.Now().Add(15 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
 		must(b, conn.any.QueryRow(b.Context(), "SELECT (SELECT count() FROM system.merges WHERE database = ?), (SELECT count() FROM system.parts WHERE database = ? AND active AND startsWith(table, 'calls_by'))",
 			conn.cfg.Database, conn.cfg.Database).Scan(&merges, &parts))
 		if merges == 0 {
-			b.Logf("%d calls, in %d parts of two tables", calls, parts)
 			break
 		}
 	}
@@ -269,8 +270,16 @@ SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, fr
 		name  string
 		mhids bool
 	}{{"numbers", false}, {"numbers and MHIDs", true}} {
-		b.Run(shape.name, func(b *testing.B) {
+		b.Run(fmt.Sprintf("calls=%d/%s", calls, shape.name), func(b *testing.B) {
 			var took []time.Duration
+			var cpu int64
+			ctx := ch.Context(b.Context(), ch.WithProfileEvents(func(events []ch.ProfileEvent) {
+				for _, e := range events {
+					if e.Name == "OSCPUVirtualTimeMicroseconds" {
+						cpu += e.Value
+					}
+				}
+			}))
 			for b.Loop() {
 				queries := make([]schemas.CallQuery, sales)
 				for i := range queries {
@@ -278,11 +287,11 @@ SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, fr
 					q.Tenant, q.Until = "acme", time.UnixMilli(1_500_000_000_000+rng.Int64N(200_000_000_000)).Truncate(24*time.Hour)
 					q.Numbers = []string{strconv.Itoa(447_000_000_000 + rng.IntN(numbers))}
 					if shape.mhids {
-						q.MHID = fmt.Sprintf("M%X", rng.IntN(mhids))
+						q.MHID = fmt.Sprint("M", rng.IntN(mhids))
 					}
 				}
 				start := time.Now()
-				got, err := conn.FindCalls(b.Context(), queries)
+				got, err := conn.FindCalls(ctx, queries)
 				must(b, err)
 				took = append(took, time.Since(start))
 				found := 0
@@ -296,9 +305,12 @@ SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, fr
 				}
 			}
 			slices.Sort(took)
+			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(took[0].Milliseconds()), "best-ms")
 			b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "p50-ms")
 			b.ReportMetric(float64(took[len(took)-1].Milliseconds()), "worst-ms")
+			b.ReportMetric(float64(cpu)/float64(sales*len(took)), "clickhouse-cpu-µs/sale")
+			b.ReportMetric(float64(parts)/2, "parts/table")
 		})
 	}
 }

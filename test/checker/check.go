@@ -281,7 +281,7 @@ func (w *World) checkOwnership(p *problems) {
 	}
 }
 
-// checkReferrals: nobody was referred twice.
+// checkReferrals: nobody was referred twice, and nobody is told so who was not referred before, by an item that comes earlier in the partition.
 func (w *World) checkReferrals(p *problems) {
 	p.begin("referred once")
 	seen := map[[2]string]Position{}
@@ -295,6 +295,28 @@ func (w *World) checkReferrals(p *problems) {
 			p.add("participant %s of %s was referred at %s and at %s", who[1], who[0], other, o.Position)
 		}
 		seen[who] = o.Position
+	}
+	bySource := w.outcomesOf(schemas.KindReferrals)
+	referred := map[[3]string]bool{} // by id and by number
+	for i := range w.Items {         // by partition and offset
+		it := &w.Items[i]
+		o := bySource[it.Position]
+		switch {
+		case it.Referral == nil || o == nil:
+		case o.Referral != nil:
+			referred[[3]string{it.Tenant, "id", schemas.Fold(o.Referral.ReferredID)}] = true
+			referred[[3]string{it.Tenant, "number", o.Referral.ReferredNumber}] = true
+		case slices.ContainsFunc(o.Reasons, func(r schemas.Reason) bool { return r.Code == schemas.CodeAlreadyReferred }):
+			who := [3]string{it.Tenant, "number", ""}
+			if id := it.Referral.Referred.ID; id != nil {
+				who = [3]string{it.Tenant, "id", schemas.Fold(*id)}
+			} else {
+				who[2] = *it.Referral.Referred.Number
+			}
+			if !referred[who] {
+				p.add("the referral at %s says that the participant of %s %s was referred before, the outcome at %s, and nothing before it did", it.Position, who[1], who[2], o.Position)
+			}
+		}
 	}
 }
 

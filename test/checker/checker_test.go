@@ -304,3 +304,38 @@ func TestCheckerFindsWhatIsBroken(t *testing.T) {
 		})
 	}
 }
+
+func TestReferralsAreJudgedInOrder(t *testing.T) {
+	number := func(n string) *schemas.Referral {
+		return &schemas.Referral{Referred: &schemas.ParticipantIdentifier{Number: &n}}
+	}
+	id := &schemas.Referral{Referred: &schemas.ParticipantIdentifier{ID: new("Aa")}}
+	done := &schemas.ReferralResult{ReferredID: "aA", ReferredNumber: "1"}
+	for _, tt := range []struct {
+		name  string
+		items []*schemas.Referral
+		done  []*schemas.ReferralResult // nil: already referred
+		want  int
+	}{
+		{"referred, and again by number and id", []*schemas.Referral{number("1"), number("1"), id}, []*schemas.ReferralResult{done, nil, nil}, 0},
+		{"refused before anybody was referred", []*schemas.Referral{number("1"), number("1")}, []*schemas.ReferralResult{nil, done}, 1},
+		{"refused, and another one was referred", []*schemas.Referral{number("1"), number("2")}, []*schemas.ReferralResult{done, nil}, 1},
+		{"referred twice", []*schemas.Referral{number("1"), id}, []*schemas.ReferralResult{done, done}, 1},
+	} {
+		w := &World{}
+		for i := range tt.items {
+			at := Position{schemas.KindReferrals, 0, int64(i)}
+			w.Items = append(w.Items, Item{Position: at, Tenant: "t", Referral: tt.items[i]})
+			o := Outcome{Referral: tt.done[i], Processed: tt.done[i] != nil}
+			o.Outcome = schemas.Outcome{Tenant: "t", SourceTopic: at.Topic, SourceOffset: at.Offset}
+			if !o.Processed {
+				o.Reasons = []schemas.Reason{{Code: schemas.CodeAlreadyReferred}}
+			}
+			w.Outcomes = append(w.Outcomes, o)
+		}
+		p := &problems{}
+		if w.checkReferrals(p); len(p.all) != tt.want {
+			t.Errorf("%s: found %q, want %d", tt.name, p.all, tt.want)
+		}
+	}
+}

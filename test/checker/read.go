@@ -71,6 +71,7 @@ type Item struct {
 	Misplaced   bool // lies in another partition than that of its key: to be forwarded
 	Appended    time.Time
 	Ownership   *schemas.Ownership
+	Referral    *schemas.Referral
 	Sale        *schemas.Sale
 	Transaction *schemas.Transaction
 }
@@ -415,9 +416,9 @@ func (r *reader) item(ctx context.Context, at Position, kind string, rec *kgo.Re
 			it.Marker = markerOf(it.Ownership.Source)
 		}
 	case schemas.KindReferrals:
-		var v schemas.Referral
-		err = decode(ctx, r.referrals, rec.Value, &v)
-		if err == nil && validation.CheckReferral(&v) == nil {
+		it.Referral = new(schemas.Referral)
+		err = decode(ctx, r.referrals, rec.Value, it.Referral)
+		if err == nil && validation.CheckReferral(it.Referral) == nil {
 			key = []byte(env.Tenant)
 		}
 	case schemas.KindSales:

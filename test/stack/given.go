@@ -67,7 +67,7 @@ func givenKafka(t testing.TB) *Broker {
 	}
 	if len(found) > 0 {
 		t.Fatalf("%s=%s has topics or groups of the product already: %s. The tests make and delete those, so they need a broker that nobody uses, "+
-			"and it one package of tests at a time (go test -p 1). If a run that was cut off has left them, delete them.", envKafka, os.Getenv(envKafka), strings.Join(found, ", "))
+			"and it one package of tests at a time (go test -p 1). If a run that was cut off has left them, delete them.", envKafka, os.Getenv(envKafka), few(found))
 	}
 	shared.given.kafka = true
 	shared.ends = append(shared.ends, func() {
@@ -76,6 +76,16 @@ func givenKafka(t testing.TB) *Broker {
 		}
 	})
 	return b
+}
+
+// few names some of many.
+func few(names []string) string {
+	const most = 5
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // empty deletes topics and groups of the product.
@@ -178,7 +188,7 @@ func givenRegistry(t testing.TB, url string) string {
 	defer shared.mu.Unlock()
 	if len(found) > 0 && !shared.given.registry {
 		t.Fatalf("%s=%s has subjects of the product already: %s. The tests make and delete those, so they need a registry that nobody uses. "+
-			"If a run that was cut off has left them, delete them.", envRegistry, url, strings.Join(found, ", "))
+			"If a run that was cut off has left them, delete them.", envRegistry, url, few(found))
 	}
 	shared.given.registry = true
 	t.Cleanup(func() {

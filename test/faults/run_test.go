@@ -58,6 +58,9 @@ func newRun(t *testing.T, opts ...harness.Option) *run {
 			r.have |= need
 		}
 	}
+	if len(named(os.Getenv("FAULT"), r.have)) == 0 {
+		t.Fatalf("FAULT: no fault that can be done here has %q in its name", os.Getenv("FAULT"))
+	}
 	r.conn = r.c.Conn()
 	r.extraProcess, r.extraSink = r.c.Spare("process"), r.c.Spare("sink")
 	r.samples = newSampler(t, &r.c.Parts)

@@ -127,6 +127,10 @@ func (c *Config) options(hosts []string) (*ch.Options, error) {
 			"async_insert": 0,
 		},
 	}
+	if c.Cluster != "" {
+		// An answer without the rows of a shard that is away would be a wrong one.
+		o.Settings["skip_unavailable_shards"] = 0
+	}
 	if c.local() {
 		// Compression between two processes of one machine only costs.
 		o.Compression = nil

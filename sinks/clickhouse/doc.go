@@ -45,4 +45,11 @@
 // Versions of facts follow the brokers' clocks, because records of one fact may come by several partitions. These must agree as well as facts
 // are to be told apart: where a record goes to a broker whose clock is behind, by another partition or after a change of the leader, the older
 // record may win, until the fact is sent again.
+//
+// # On a cluster
+//
+// Every node has the tables under their names with _local behind them; the plain names are Distributed tables above, which reads use and INSERTs
+// do not. All rows of a partition lie on one shard, so that one table answers a take-over; all versions of a fact lie on the shard of its id,
+// whichever partition brings them, so that moves stay on it. A shard that is away holds up its own partitions, the facts, and every read that
+// would need it: no answer is given that leaves it out. What migrate has on record each node keeps for itself.
 package clickhouse

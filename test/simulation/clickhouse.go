@@ -44,12 +44,11 @@ type record struct {
 
 // query is an INSERT.
 type query struct {
-	id      string
-	table   *table
-	began   time.Duration // true time, as elapsed counts
-	got     bool          // its block has arrived and passed the constraint
-	applied bool
-	killed  bool
+	id     string
+	table  *table
+	began  time.Duration // true time, as elapsed counts
+	got    bool          // its block has arrived and passed the constraint
+	killed bool
 }
 
 // row is one row of an INSERT.
@@ -155,7 +154,6 @@ func stamp(t time.Time) string { return fmt.Sprintf("%.6f", t.Sub(epoch).Seconds
 
 // apply makes the rows visible, all at once.
 func (c *clickhouse) apply(q *query, who string, rows []row) {
-	q.applied = true
 	if c.s.traced {
 		c.s.note("clickhouse", "visible", "%s of %s: %s", q.id, who, describe(rows))
 	}

@@ -54,6 +54,23 @@ func runSeeds(t *testing.T, test string, run func(seed uint64, traced bool) *sim
 		s.wrong.kind, s.wrong.text, strings.Join(s.trace[from:], "\n"), len(s.trace), seed, test)
 }
 
+// TestARunRepeats: a seed says everything of its run, or its trace would be of no use.
+func TestARunRepeats(t *testing.T) {
+	for name, run := range map[string]func(seed uint64, off guards, traced bool) *sim{"sink": runSink, "engine": runEngine} {
+		for seed := range uint64(20) {
+			one, other := run(seed, guards{}, true).trace, run(seed, guards{}, true).trace
+			if len(one) < 100 {
+				t.Errorf("%s %d: only %d steps", name, seed, len(one))
+			}
+			for i := range one {
+				if i >= len(other) || one[i] != other[i] {
+					t.Fatalf("%s %d: step %d is %q and then another", name, seed, i, one[i])
+				}
+			}
+		}
+	}
+}
+
 // firstViolation plays seeds from 0 on, side by side, and returns the least that is found wrong; count for none.
 func firstViolation(count uint64, wrong func(seed uint64) bool) uint64 {
 	var next, found atomic.Uint64

@@ -73,7 +73,6 @@ type sinkSession struct {
 	stopped  bool  // Sink.ctx is done
 	cause    error // why
 	workers  int
-	inserts  int
 }
 
 // part mirrors the type of that name.
@@ -598,7 +597,6 @@ func (c *sinkSession) writeEntry(t *task, d *dest, e *entryOf) error {
 			return nil
 		}
 		t.step("begun")
-		c.inserts++
 		id := fmt.Sprintf("%s/%s/%d", d.table.name, c.p.name, c.w.unique())
 		result, err := c.insert(t, d, e.fill, id, limit, deadline, cancel)
 		d.cancel = nil

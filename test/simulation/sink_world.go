@@ -218,10 +218,20 @@ func (w *sinkWorld) plagues() *plagues {
 		w.kafka.hung = s.now + s.between(0, 12*time.Second)
 		s.note("kafka", "HANGS", "until %s", w.kafka.hung)
 	})
-	c.add(0.2, func() {
-		w.ch.offset += []time.Duration{-time.Hour, time.Hour}[s.rng.IntN(2)]
+	set := func() {
+		by := []time.Duration{-time.Hour, time.Hour}[s.rng.IntN(2)]
+		w.ch.offset += by
 		s.note("clickhouse", "CLOCK", "is %s off", w.ch.offset)
-	})
+		if s.chance(0.5) { // and put right
+			s.after(s.between(0, 12*time.Second), func() {
+				w.ch.offset -= by
+				s.note("clickhouse", "CLOCK", "is %s off", w.ch.offset)
+			})
+		}
+	}
+	if s.chance(0.2) {
+		c.kinds = append(c.kinds, set, set)
+	}
 	return c
 }
 

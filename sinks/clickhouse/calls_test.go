@@ -85,7 +85,7 @@ func TestFindCallsAgreesWithASlowModel(t *testing.T) {
 	r.start(nil)
 
 	spellings := []string{"07911 123456", "+44 7911 123456", "447911123456", "01632960001", "0044 1632 960001", "01632 960002", "+1 212 555 0100", "anonymous", ""}
-	mhids := []string{"QX81LLP2", "qx81llp2", "M2", "M3", ""}
+	mhids := []string{"QX81LLP2", "qx81llp2", "M2", strings.Repeat("Ü", 200), ""}
 	day := time.Date(2024, 2, 28, 0, 0, 0, 0, time.UTC)
 	instant := func() time.Time { // few, so that many are equal, and many on the edge of a day
 		return day.AddDate(0, 0, rng.IntN(4)).Add(time.Duration(rng.IntN(3)-1) * time.Millisecond)
@@ -216,6 +216,63 @@ func TestFindCallsOfAHotKey(t *testing.T) {
 	must(t, conn.any.Exec(t.Context(), "DROP TABLE "+conn.local("calls_by_mhid_state")+" SYNC"))
 	if _, err := conn.FindCalls(t.Context(), queries); err == nil || errors.Is(err, schemas.ErrQueryTooHeavy) {
 		t.Errorf("%v without a table, want another error than ErrQueryTooHeavy", err)
+	}
+}
+
+// Keys of one hash are told apart.
+func TestFindCallsOfOneHash(t *testing.T) {
+	conn := migrated(t)
+	at := time.Date(2024, 2, 28, 0, 0, 0, 0, time.UTC)
+	for tenant, numbers := range map[string][]string{"acme": {"447911123456", "441632960001"}, "other": {"447911123456"}} {
+		for _, number := range numbers {
+			must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.local(callTables[byNumber])+" (hash, tenant, id, version, is_deleted, number_key, started_at) SETTINGS insert_allow_materialized_columns = 1 "+
+				"SELECT sipHash64('acme', '447911123456'), ?, ?, 1, 0, ?, ?", tenant, tenant+"/"+number, number, at))
+		}
+	}
+	queries := []schemas.CallQuery{
+		{Tenant: "acme", Numbers: []string{"447911123456"}, Until: at}, {Tenant: "acme", Numbers: []string{"447911123456"}, Until: at.AddDate(0, 0, 1)},
+	}
+	call := &schemas.FoundCall{ID: "acme/447911123456", StartedAt: at}
+	want := []schemas.CallsFound{{Numbers: []schemas.Nearest{{Next: call}}}, {Numbers: []schemas.Nearest{{Last: call}}}}
+	for name, few := range map[string]int{"together": 0, "each by itself": 1} {
+		got, err := findCallsWith(conn, t, queries, few, 0, -few, few)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// A row that is not what it should be is an error that names the table, wherever it ends.
+func TestReadACallRow(t *testing.T) {
+	day := time.Date(2024, 2, 28, 0, 0, 0, 0, time.UTC)
+	conn := migrated(t)
+	must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.local(callTables[byMHID])+" (tenant, id, version, is_deleted, mhid_key, started_at, mhid, caller_number, campaign, keyword) "+
+		"SELECT 'acme', 'c1', -5, 1, 'M1', ?, 'M1', '', 'Spring', repeat('k', 300)", day.Add(-time.Hour)))
+	var text string
+	must(t, conn.any.QueryRow(t.Context(), "SELECT call FROM "+conn.local(callTables[byMHID])).Scan(&text))
+	a, err := newAsked([]schemas.CallQuery{{Tenant: "acme", Numbers: []string{"1"}, Until: day}, {Tenant: "acme", MHID: "M1", Until: day}})
+	must(t, err)
+	r, ok, err := a.read(byMHID, text)
+	must(t, err)
+	if !ok || a.keys[r.key].key != "M1" || r.version != -5 || !r.deleted {
+		t.Errorf("read %+v, %t", r, ok)
+	}
+	got, err := r.call()
+	must(t, err)
+	want := &schemas.FoundCall{ID: "c1", StartedAt: day.Add(-time.Hour), MHID: new("M1"), CallerNumber: new(""), Campaign: new("Spring"), Keyword: new(strings.Repeat("k", 300))}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for n := range text {
+		if r, _, err := a.read(byMHID, text[:n]); err == nil {
+			if call, err := r.call(); err == nil {
+				t.Fatalf("of %d bytes %d are read as %+v", len(text), n, call)
+			}
+		}
+	}
+	if _, _, err := a.read(byMHID, strings.Repeat("\xff", 100)); err == nil {
+		t.Error("a length beyond all texts is read")
 	}
 }
 

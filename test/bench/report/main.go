@@ -49,6 +49,7 @@ var aims = []aim{
 	{what: "HelloID, lone call of one row, 99th percentile", bench: name("HTTP/latency/helloid"), unit: "p99-ms", value: 80, lower: true},
 	{what: "sales matched, Kafka to outcome in ClickHouse", bench: name("Sales/kafka"), unit: "sales/s", value: 40_000},
 	{what: "sales matched, Mediahawk batches of 1,000 to outcome in ClickHouse", bench: name("Sales/mediahawk/callers=.*"), unit: "sales/s", value: 20_000},
+	{what: "10,000 caller numbers in one query", bench: name("FindCalls/calls=.*/numbers"), unit: "p50-ms", value: 1000, lower: true},
 	{what: "Avon, lone call of one transaction, median", bench: name("Avon/latency"), unit: "p50-ms", value: 25, lower: true},
 	{what: "Avon, lone call of one transaction, 99th percentile", bench: name("Avon/latency"), unit: "p99-ms", value: 80, lower: true},
 	{what: "Avon, calls of 1,000 transactions, JSON", bench: name("Avon/json"), unit: "rows/s"},

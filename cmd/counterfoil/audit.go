@@ -72,7 +72,7 @@ Examples:
 		case opts.Stuck <= 0:
 			return badUsage("--stuck is %s: choose more than 0", opts.Stuck)
 		}
-		if opts.Since, err = parseSince(since, time.Now()); err != nil {
+		if opts.Since, err = parseMoment("--since", since, time.Now()); err != nil {
 			return err
 		}
 		if opts.Tenant != "" {
@@ -97,8 +97,8 @@ Examples:
 	return c
 }
 
-// parseSince reads a duration back from now, a day in UTC, or an instant; the zero time for an empty text.
-func parseSince(text string, now time.Time) (time.Time, error) {
+// parseMoment reads a duration back from now, a day in UTC, or an instant, all in the past; the zero time for an empty text.
+func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
@@ -110,7 +110,7 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, badUsage("--since is %q: write a duration like 26h, a day like 2026-03-01 or an instant like 2026-03-01T00:00:00Z, in the past", text)
+	return time.Time{}, badUsage("%s is %q: write a duration like 26h, a day like 2026-03-01 or an instant like 2026-03-01T00:00:00Z, in the past", flag, text)
 }
 
 // runAudit connects and audits.

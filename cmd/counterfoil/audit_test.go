@@ -340,7 +340,7 @@ func TestAuditArguments(t *testing.T) {
 	}
 }
 
-func TestParseSince(t *testing.T) {
+func TestParseMoment(t *testing.T) {
 	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
 		"":                          "0001-01-01T00:00:00Z",
@@ -348,7 +348,7 @@ func TestParseSince(t *testing.T) {
 		"2026-03-01":                "2026-03-01T00:00:00Z",
 		"2026-03-01T23:00:00+01:00": "2026-03-01T22:00:00Z",
 	} {
-		got, err := parseSince(text, now)
+		got, err := parseMoment("--since", text, now)
 		if err != nil || got.UTC().Format(time.RFC3339) != want {
 			t.Errorf("%q: %s, %v, want %s", text, got, err, want)
 		}

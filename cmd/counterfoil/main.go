@@ -107,7 +107,7 @@ func commands() []*command {
 	return []*command{
 		upCommand(), migrateCommand(), ingestCommand(), processCommand(), sinkCommand(),
 		configCommand(), keysCommand(), analystsCommand(), sendCommand(), tailCommand(),
-		doctorCommand(), lagCommand(), auditCommand(), adoptCommand(),
+		doctorCommand(), lagCommand(), auditCommand(), replayCommand(), adoptCommand(),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -378,7 +377,7 @@ func (s *sender) record(line []byte) (*kgo.Record, []string) {
 	}
 	rec := &kgo.Record{Topic: s.topic.Name, Headers: env.Headers(nil)}
 	if keyed(s.topic) {
-		id, missing := ownID(s.topic.Name, o)
+		id, missing := plainjson.OwnID(s.topic.Name, o)
 		if missing != "" {
 			return nil, []string{fmt.Sprintf("%s is missing; a record of %s is known by it", missing, s.topic.Name)}
 		}
@@ -410,25 +409,6 @@ func (s *sender) record(line []byte) (*kgo.Record, []string) {
 // keyed tells the topics whose records have an own id, and are replaced and deleted by it.
 func keyed(t schemas.Topic) bool {
 	return t.Role == schemas.RoleReference || t.Role == schemas.RoleFact
-}
-
-// ownID is the record's own id, or the member that it lacks.
-func ownID(topic string, o plainjson.Object) (id, missing string) {
-	var parts []string
-	for _, member := range schemas.OwnIDMembers(topic) {
-		part := ""
-		switch v := o.Get(member).(type) {
-		case string:
-			part = v
-		case json.Number:
-			part = v.String()
-		}
-		if part == "" {
-			return "", member
-		}
-		parts = append(parts, part)
-	}
-	return strings.Join(parts, "/"), ""
 }
 
 // itemKey is the key that the engine judges an item under: with it the lines of one key stay in the file's order. Customer events have none.

@@ -33,6 +33,25 @@ func (o Object) Get(name string) any {
 	return nil
 }
 
+// OwnID is the own id of a reference or fact topic's record, or the member that it lacks.
+func OwnID(topic string, o Object) (id, missing string) {
+	var parts []string
+	for _, member := range schemas.OwnIDMembers(topic) {
+		part := ""
+		switch v := o.Get(member).(type) {
+		case string:
+			part = v
+		case json.Number:
+			part = v.String()
+		}
+		if part == "" {
+			return "", member
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "/"), ""
+}
+
 // TakeRef removes the first member of that name and gives it as a caller's reference: a string, or a number as it is written. nil: it is
 // not there, or null. What is none is a defect.
 func (o *Object) TakeRef(name string) (*string, *schemas.Reason) {

@@ -347,12 +347,8 @@ func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, since time.Ti
 
 // LastAttempt is the highest attempt at an item that has an outcome, 0 for none.
 func (c *Conn) LastAttempt(ctx context.Context, id string) (attempt int32, err error) {
-	args := make([]any, len(outcomeTables()))
-	for i := range args {
-		args[i] = id
-	}
-	err = c.audit(ctx, "ask for an item's attempts", "SELECT max(attempt) FROM ("+c.outcomesSQL("attempt", "id = ?")+")", args, func(rows driver.Rows) error { return rows.Scan(&attempt) })
-	return attempt, err
+	last, err := c.LastAttempts(ctx, []string{id})
+	return last[id], err
 }
 
 // BatchCount is a batch whose items with an outcome are not as many as its header announced.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/offsets"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
@@ -186,7 +187,7 @@ func (a *auditor) checkBeyond(ctx context.Context, table, topic string) error {
 		return err
 	}
 	// Asked afterwards: a row's record was there before the row.
-	ends, err := a.list(ctx, a.Admin.ListEndOffsets, topic)
+	ends, err := offsets.List(ctx, a.Admin.ListEndOffsets, topic)
 	if err != nil {
 		return err
 	}

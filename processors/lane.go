@@ -248,7 +248,7 @@ func (l *lane) judgeOne(rec *kgo.Record, i int) error {
 	}
 	l.it.place = l.it.version
 	if env.First != nil {
-		l.it.place = schemas.Version(env.First.Epoch, env.First.Offset)
+		l.it.place = env.First.Version()
 	}
 	if l.kind.calls {
 		switch {

@@ -41,7 +41,7 @@ type Envelope struct {
 type First struct {
 	ID         string    // the item's identity, 32 hex digits
 	Epoch      int32     // of its topic, when it was accepted
-	Offset     int64     // its place in the partition of its key: items of lower offsets came before it
+	Offset     int64     // its place in the partition of its key: items of higher offsets came after it; -1: all did
 	AcceptedAt time.Time // in milliseconds
 }
 
@@ -151,13 +151,16 @@ func ParseEnvelope(headers []kgo.RecordHeader) (Envelope, error) {
 	return e, err
 }
 
+// Version is the version that the item would have had, see [Version].
+func (f *First) Version() int64 { return Version(f.Epoch, 0) + f.Offset }
+
 func parseFirst(text string) (*First, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) == 4 {
 		epoch, eerr := strconv.ParseInt(parts[1], 10, 32)
 		offset, oerr := strconv.ParseInt(parts[2], 10, 64)
 		accepted, aerr := strconv.ParseInt(parts[3], 10, 64)
-		if isIdentity(parts[0]) && eerr == nil && oerr == nil && aerr == nil && epoch >= 0 && offset >= 0 {
+		if isIdentity(parts[0]) && eerr == nil && oerr == nil && aerr == nil && epoch >= 0 && offset >= -1 {
 			return &First{ID: parts[0], Epoch: int32(epoch), Offset: offset, AcceptedAt: time.UnixMilli(accepted).UTC()}, nil
 		}
 	}

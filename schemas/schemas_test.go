@@ -370,7 +370,7 @@ func TestReplaysSayWhatTheyAreAReplayOf(t *testing.T) {
 		"first without attempt": {{Key: "first", Value: []byte(id + "/0/5/1700000000000")}},
 		"first of the first":    {{Key: "attempt", Value: []byte("1")}, {Key: "first", Value: []byte(id + "/0/5/1700000000000")}},
 		"no identity":           {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte("x/0/5/1700000000000")}},
-		"no place":              {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte(id + "/0/-1/1700000000000")}},
+		"no place":              {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte(id + "/0/-2/1700000000000")}},
 		"no time":               {{Key: "attempt", Value: []byte("2")}, {Key: "first", Value: []byte(id + "/0/5")}},
 	} {
 		if _, err := ParseEnvelope(append(headers, TenantHeader("acme"))); err == nil {

@@ -71,7 +71,7 @@ type OpenItem struct {
 
 // OpenItems returns the open items of a selection in the order in which they were accepted, at most limit.
 func (c *Conn) OpenItems(ctx context.Context, sel Selection, limit int) (all []OpenItem, err error) {
-	where, args := sel.where([]string{"kind", "item_kind"}, "hasAny(reason_code, [?])", "accepted_at")
+	where, args := sel.where([]string{"kind", "item_kind"}, "hasAny(reason_code, ?)", "accepted_at")
 	if sel.Batch != 0 {
 		where += " AND batch " + c.global() + "IN (SELECT `key` FROM " + c.table(batchesTable.name) + " WHERE number = ?)"
 		args = append(args, sel.Batch)
@@ -267,7 +267,7 @@ func (c *Conn) LastAttempts(ctx context.Context, ids []string) (map[string]int32
 // OwnershipKey names the record of who owns how many of a product: folded user name and SKU.
 type OwnershipKey struct{ Tenant, User, SKU string }
 
-// OwnershipChanges is when the record of a key was changed last, as versions; 0: never.
+// OwnershipChanges is when the record of a key was changed last, as versions; -1: never.
 type OwnershipChanges struct {
 	Last int64 // in any way
 	Set  int64 // to a quantity that does not depend on the one before
@@ -280,8 +280,9 @@ func (c *Conn) OwnershipChanges(ctx context.Context, keys []OwnershipKey) (map[O
 		var args []any
 		for _, k := range chunk {
 			args = append(args, k.Tenant, k.SKU, k.User)
+			changes[k] = OwnershipChanges{-1, -1}
 		}
-		sql := "SELECT tenant, sku_key, user_key, max(version), maxIf(version, isNotNull(requested_quantity) OR requested_has_product = 0 OR requested_has_product = 1 AND isNull(requested_increase_quantity_by)) FROM " +
+		sql := "SELECT tenant, sku_key, user_key, max(version), ifNull(maxOrNullIf(version, isNotNull(requested_quantity) OR requested_has_product = 0 OR requested_has_product = 1 AND isNull(requested_increase_quantity_by)), -1) FROM " +
 			c.table(schemas.KindOwnership) + " WHERE (tenant, sku_key, user_key) IN (" + strings.TrimSuffix(strings.Repeat("(?,?,?),", len(chunk)), ",") + ") GROUP BY tenant, sku_key, user_key"
 		err := c.audit(ctx, "ask for changes of ownership", sql, args, func(rows driver.Rows) error {
 			var k OwnershipKey

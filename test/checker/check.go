@@ -218,7 +218,7 @@ func (w *World) checkForwarded(p *problems) {
 	}
 	for i := range w.Items {
 		it := &w.Items[i]
-		if it.Misplaced && copies[it.Position] != 1 {
+		if it.Misplaced && copies[it.Position] != 1 && !w.Dead[it.Position] {
 			p.add("the item at %s lies in a wrong partition and was forwarded %d times", it.Position, copies[it.Position])
 		}
 		if it.Misplaced && it.Origin != nil {
@@ -334,7 +334,7 @@ func (w *World) checkSales(p *problems) {
 		}
 		key, now := it.ID, SaleNow{Version: schemas.Version(0, it.Offset), ID: it.ID}
 		if it.First != nil {
-			now.Version = schemas.Version(it.First.Epoch, it.First.Offset)
+			now.Version = it.First.Version()
 		}
 		if it.Sale.ID != nil && *it.Sale.ID != "" {
 			key = *it.Sale.ID
@@ -560,10 +560,19 @@ func (w *World) checkRecords(p *problems) {
 		}
 		outcomes[at] = o
 	}
+	latest := map[string]Position{} // a dead letter that could not be read then was replayed, or is superseded
+	came := map[string]int64{}
+	for i := range w.Records {
+		r := &w.Records[i]
+		key, version := r.Topic+"/"+r.Tenant+"/"+r.OwnID, schemas.FactVersion(r.Appended, r.Offset)
+		if at, ok := came[key]; !ok || version >= at {
+			came[key], latest[key] = version, r.Position
+		}
+	}
 	there := map[place]Position{}
 	for i := range w.Records {
 		r := &w.Records[i]
-		if w.Dead[r.Position] {
+		if latest := latest[r.Topic+"/"+r.Tenant+"/"+r.OwnID]; w.Dead[r.Position] && latest == r.Position {
 			p.add("the record at %s can be read and is a dead letter", r.Position)
 		}
 		if r.Batch == "" {

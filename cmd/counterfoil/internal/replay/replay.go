@@ -349,7 +349,7 @@ func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelop
 	return nil
 }
 
-// offsetAt is the last offset of a partition before those that were accepted at a time or later.
+// offsetAt is the last offset of a partition before those that were accepted at a time or later; -1 where there is none.
 func (r *replayer) offsetAt(ctx context.Context, topic string, partition int32, at time.Time) (int64, error) {
 	key := timeAt{topic, at.UnixMilli()}
 	if r.times[key] == nil {
@@ -361,7 +361,7 @@ func (r *replayer) offsetAt(ctx context.Context, topic string, partition int32, 
 		}
 		r.times[key] = found[topic]
 	}
-	return max(0, r.times[key][partition]-1), nil
+	return r.times[key][partition] - 1, nil
 }
 
 // rehearsal is that of the processor that judges a topic.
@@ -437,7 +437,7 @@ func (r *replayer) leaveSuperseded(ctx context.Context, all []*candidate) error 
 		if upserts.Sets(&it) {
 			last = changes[key].Last
 		}
-		if last > schemas.Version(env.First.Epoch, env.First.Offset) {
+		if last > env.First.Version() {
 			c.leave(FateSuperseded, schemas.CodeSuperseded, "A later change of what this user has of the product was processed; this one would undo it.")
 		}
 	}

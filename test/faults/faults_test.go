@@ -72,6 +72,7 @@ func TestFaults(t *testing.T) {
 			}
 			t.Logf("seed %d held, after %s", seed, time.Since(began).Round(time.Second))
 		}
+		r.audit()
 		t.Log(r.summary(fmt.Sprintf("%d to %d", some[0], some[len(some)-1])))
 		r.close()
 	}
@@ -100,6 +101,7 @@ func TestSoak(t *testing.T) {
 		return n >= faults && l.Items() >= items
 	})
 	held := r.check(l)
+	r.audit()
 	t.Log(r.summary(fmt.Sprint(seed)))
 	if !held {
 		t.Fatalf("repeat it with: %s", again("TestSoak", seed, "SOAK=1", "SOAK_FOR="+os.Getenv("SOAK_FOR"), fmt.Sprint("FAULTS=", faults), fmt.Sprint("ITEMS=", items)))

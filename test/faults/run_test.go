@@ -211,6 +211,14 @@ func (r *run) check(l *load.Load) bool {
 	return !r.t.Failed()
 }
 
+// audit has the product's own command look for differences, once the checker has found none.
+func (r *run) audit() {
+	r.t.Helper()
+	if out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "audit"); err != nil {
+		r.t.Errorf("counterfoil audit: %v\n%s", err, out)
+	}
+}
+
 // unanswered are requests that nobody answered though their copy could.
 func (r *run) unanswered(l *load.Load) (found []string) {
 	r.mu.Lock()

@@ -195,6 +195,19 @@ func (c *Conn) render(n *node, text string) ([]string, error) { return c.renderA
 
 // renderAs makes the statements of a file for one node, in which tables and views that are read have the full names that read gives them.
 func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]string, error) {
+	t, err := c.template(n, text, read)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, nil); err != nil {
+		return nil, err
+	}
+	return statements(b.String()), nil
+}
+
+// template is a file of statements for one node.
+func (c *Conn) template(n *node, text string, read func(name string) string) (*template.Template, error) {
 	cluster := c.cfg.Cluster != ""
 	replicated := func(engine, table, args string) string {
 		if !cluster || len(c.shards[n.shard]) < 2 {
@@ -205,7 +218,7 @@ func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]
 		}
 		return fmt.Sprintf("ENGINE = Replicated%s('/counterfoil/%s/%s/%d', '%s'%s)", engine, c.cfg.Database, c.cfg.localName(table), n.shard+1, n.addr, args)
 	}
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
+	return template.New("").Option("missingkey=error").Funcs(template.FuncMap{
 		"database":  func() string { return "`" + c.cfg.Database + "`" },
 		"table":     read,
 		"local":     c.local,
@@ -235,34 +248,26 @@ func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]
 			return ""
 		},
 	}).Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, nil); err != nil {
-		return nil, err
-	}
-	return statements(b.String()), nil
 }
 
-// viewQuery is the query of a view as the migrations made it last.
-func (c *Conn) viewQuery(view string) (string, error) {
+// query is a query that a migration defines by name, the last to do so, with what is put in.
+func (c *Conn) query(name, in string) (string, error) {
 	all, err := Migrations()
 	if err != nil {
 		return "", err
 	}
 	for _, m := range slices.Backward(all) {
-		statements, err := c.render(&c.nodes[0], m.text)
+		t, err := c.template(&c.nodes[0], m.text, c.table)
 		if err != nil {
 			return "", err
 		}
-		for _, s := range statements {
-			if create, query, _ := strings.Cut(s, " AS\n"); strings.HasPrefix(create, "CREATE ") && strings.HasSuffix(create, " "+c.table(view)) {
-				return query, nil
-			}
+		if t = t.Lookup(name); t != nil {
+			var b strings.Builder
+			err := t.Execute(&b, in)
+			return b.String(), err
 		}
 	}
-	return "", fmt.Errorf("no migration makes a view %s", view)
+	return "", fmt.Errorf("no migration defines %q", name)
 }
 
 // statements splits a text at semicolons that end a line, and drops comments of whole lines.

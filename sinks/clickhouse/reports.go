@@ -16,12 +16,12 @@ const reportLimit = 5 * time.Second
 // Reports answers what the HTTP doors ask of ClickHouse. Every question names the tenant, and no answer holds another's rows.
 type Reports struct {
 	conn   *Conn
-	buying func() (string, error) // the query of the view buying_report
+	buying func() (*buyingQueries, error)
 }
 
 // Reports are the report queries over this connection.
 func (c *Conn) Reports() *Reports {
-	return &Reports{conn: c, buying: sync.OnceValues(func() (string, error) { return c.viewQuery(buyingReport) })}
+	return &Reports{conn: c, buying: sync.OnceValues(c.buyingQueries)}
 }
 
 // Ownership is who owns a product now, by the folded SKU ([schemas.Fold]), in the order of the folded user names. Empty: nobody does.

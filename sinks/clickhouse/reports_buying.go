@@ -1,13 +1,18 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/shopspring/decimal"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
@@ -22,48 +27,162 @@ const (
 // many pieces first.
 var buyingSettings = ch.Settings{"max_threads": 2, "max_final_threads": 1}
 
+// buyingQueries are those that the view buying_report is made of.
+type buyingQueries struct{ bought, product, partNumber, stock string }
+
+func (c *Conn) buyingQueries() (*buyingQueries, error) {
+	const ofBought = "GLOBAL IN (SELECT product_key FROM bought)" // an external table: on a cluster it is sent on
+	var q buyingQueries
+	for name, to := range map[string]*string{"product": &q.product, "part_number": &q.partNumber, "stock": &q.stock} {
+		var err error
+		if *to, err = c.query(name, ofBought); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	q.bought, err = c.query("bought", "")
+	return &q, err
+}
+
+// boughtProduct is what is left of a product that a customer bought, and what is known of it.
+type boughtProduct struct {
+	id        string // as products spells it, or else the last of the lines
+	available bool
+	item      schemas.BuyingReportItem
+
+	product, part, stock int64 // versions of what is known; 0: nothing
+}
+
 // BuyingReport is what a customer bought, by product, in the order of the products' codes: the view buying_report, whose comment has the rules.
 // Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece
 // are counted up to a whole one.
 func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
 	defer cancel()
-	customer := q.CustomerID
-	if customer == 0 {
-		found, err := r.customer(ctx, q.Tenant, q.AccountNo)
-		if err != nil || found == 0 {
+	if q.CustomerID == 0 {
+		var err error
+		if q.CustomerID, err = r.customer(ctx, q.Tenant, q.AccountNo); err != nil || q.CustomerID == 0 {
 			return nil, err
 		}
-		customer = found
 	}
-	query, err := r.buying()
+	q.MonthsBack, q.WeeksUntilAvailable = min(q.MonthsBack, maxMonthsBack), min(q.WeeksUntilAvailable, maxWeeksAhead)
+	bought, err := r.bought(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("buying report: %w", err)
 	}
-	rows, err := r.conn.any.Query(ch.Context(ctx, ch.WithSettings(buyingSettings), ch.WithParameters(ch.Parameters{
-		"tenant":                q.Tenant,
-		"customer":              strconv.FormatInt(customer, 10),
-		"based_on":              q.BasedOn,
-		"months_back":           strconv.Itoa(int(min(q.MonthsBack, maxMonthsBack))),
-		"weeks_until_available": strconv.Itoa(int(min(q.WeeksUntilAvailable, maxWeeksAhead))),
-		"today":                 q.Today.Format(time.DateOnly),
-	})), query)
+	until := q.Today.AddDate(0, 0, 7*int(q.WeeksUntilAvailable))
+	left := make([]*boughtProduct, 0, len(bought))
+	for _, b := range bought {
+		if b.item.Code == "" {
+			b.item.Code = b.id
+		}
+		if q.WeeksUntilAvailable == 0 || b.available || b.item.NextAvail != nil && !b.item.NextAvail.After(until) {
+			left = append(left, b)
+		}
+	}
+	slices.SortFunc(left, func(a, b *boughtProduct) int {
+		return cmp.Or(cmp.Compare(a.item.Code, b.item.Code), cmp.Compare(a.id, b.id))
+	})
+	var all []schemas.BuyingReportItem
+	for _, b := range left {
+		all = append(all, b.item)
+	}
+	return all, nil
+}
+
+// bought is what a customer bought, by the products' folded ids.
+func (r *Reports) bought(ctx context.Context, q schemas.BuyingReportParams) (map[string]*boughtProduct, error) {
+	queries, err := r.buying()
 	if err != nil {
-		return nil, fmt.Errorf("buying report: %w", err)
+		return nil, err
+	}
+	keys, err := ext.NewTable("bought", ext.Column("product_key", "String"))
+	if err != nil {
+		return nil, err
+	}
+	options := []ch.QueryOption{ch.WithSettings(buyingSettings), ch.WithParameters(ch.Parameters{
+		"tenant":      q.Tenant,
+		"customer":    strconv.FormatInt(q.CustomerID, 10),
+		"based_on":    q.BasedOn,
+		"months_back": strconv.Itoa(int(q.MonthsBack)),
+		"today":       q.Today.Format(time.DateOnly),
+	})}
+	all := map[string]*boughtProduct{}
+	err = r.each(ch.Context(ctx, options...), queries.bought, func(rows driver.Rows) error {
+		var key string
+		var net decimal.Decimal
+		b := new(boughtProduct)
+		if err := rows.Scan(&key, &net, &b.item.LastInvoiced, &b.id); err != nil {
+			return err
+		}
+		b.item.Qty = net.Ceil().IntPart()
+		all[key] = b
+		return keys.Append(key)
+	})
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	// Each of the three writes members of its own. Of several records of one product, in spellings of their own, the last one counts.
+	group, ctx := errgroup.WithContext(ch.Context(ctx, append(options, ch.WithExternalTable(keys))...))
+	group.Go(func() error {
+		return r.each(ctx, queries.product, func(rows driver.Rows) error {
+			var key, id string
+			var version int64
+			var it schemas.BuyingReportItem
+			if err := rows.Scan(&key, &version, &id, &it.ID, &it.Code, &it.Description, &it.Barcode, &it.EPOSBarcode); err != nil {
+				return err
+			}
+			if b := all[key]; version >= b.product {
+				b.product, b.id = version, id
+				b.item.ID, b.item.Code, b.item.Description, b.item.Barcode, b.item.EPOSBarcode = it.ID, it.Code, it.Description, it.Barcode, it.EPOSBarcode
+			}
+			return nil
+		})
+	})
+	group.Go(func() error {
+		return r.each(ctx, queries.partNumber, func(rows driver.Rows) error {
+			var key, number string
+			var version int64
+			if err := rows.Scan(&key, &version, &number); err != nil {
+				return err
+			}
+			if b := all[key]; version >= b.part {
+				b.part, b.item.CustPartNo = version, number
+			}
+			return nil
+		})
+	})
+	group.Go(func() error {
+		return r.each(ctx, queries.stock, func(rows driver.Rows) error {
+			var key string
+			var version int64
+			var available uint8
+			var next *time.Time
+			if err := rows.Scan(&key, &version, &available, &next); err != nil {
+				return err
+			}
+			if b := all[key]; version >= b.stock {
+				b.stock, b.available, b.item.NextAvail = version, available == 1, next
+			}
+			return nil
+		})
+	})
+	return all, group.Wait()
+}
+
+// each calls f with every row of an answer.
+func (r *Reports) each(ctx context.Context, query string, f func(driver.Rows) error) error {
+	rows, err := r.conn.any.Query(ctx, query)
+	if err != nil {
+		return err
 	}
 	defer rows.Close()
-	var all []schemas.BuyingReportItem
 	for rows.Next() {
-		var it schemas.BuyingReportItem
-		var net decimal.Decimal
-		var product string
-		if err := rows.Scan(&product, &it.ID, &it.Code, &it.Description, &it.CustPartNo, &it.Barcode, &it.EPOSBarcode, &net, &it.LastInvoiced, &it.NextAvail); err != nil {
-			return nil, fmt.Errorf("buying report: %w", err)
+		if err := f(rows); err != nil {
+			return err
 		}
-		it.Qty = net.Ceil().IntPart()
-		all = append(all, it)
 	}
-	return all, rows.Err()
+	return rows.Err()
 }
 
 // customer is the own id of the customer with an account number; 0: there is none. Of several the one sent last has it.

@@ -203,9 +203,6 @@ func TestBuyingReportIsTheSlowOne(t *testing.T) {
 		}
 		r.produce(records...)
 		reports := r.conn.Reports()
-		analysts := &Reports{conn: r.conn, buying: func() (string, error) {
-			return "SELECT * FROM " + r.conn.table(buyingReport) + buyingReportParameters + " ORDER BY code, product", nil
-		}}
 		var diff string
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			diff = ""
@@ -218,9 +215,7 @@ func TestBuyingReportIsTheSlowOne(t *testing.T) {
 						diff = fmt.Sprintf("%+v (-slow +report):\n%s", q, d)
 						continue
 					}
-					view, err := analysts.BuyingReport(t.Context(), q)
-					must(t, err)
-					if d := gocmp.Diff(got, view); d != "" {
+					if d := gocmp.Diff(got, fromView(t, r.conn, q)); d != "" {
 						diff = fmt.Sprintf("%+v (-report +view):\n%s", q, d)
 					}
 				}
@@ -236,6 +231,25 @@ func TestBuyingReportIsTheSlowOne(t *testing.T) {
 			t.Errorf("order_lines has %s lines of %d", got, len(s.orders))
 		}
 	}
+}
+
+// fromView is the report as an analyst sees it.
+func fromView(t *testing.T, conn *Conn, q schemas.BuyingReportParams) (all []schemas.BuyingReportItem) {
+	t.Helper()
+	rows, err := conn.any.Query(t.Context(), "SELECT number, code, description, part_number, barcode, epos_barcode, quantity, last_invoiced, next_available FROM "+conn.table(buyingReport)+
+		"(tenant = ?, customer = ?, based_on = ?, months_back = ?, weeks_until_available = ?, today = ?) ORDER BY code, product",
+		q.Tenant, q.CustomerID, q.BasedOn, q.MonthsBack, q.WeeksUntilAvailable, q.Today.Format(time.DateOnly))
+	must(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var it schemas.BuyingReportItem
+		var net decimal.Decimal
+		must(t, rows.Scan(&it.ID, &it.Code, &it.Description, &it.CustPartNo, &it.Barcode, &it.EPOSBarcode, &net, &it.LastInvoiced, &it.NextAvail))
+		it.Qty = net.Ceil().IntPart()
+		all = append(all, it)
+	}
+	must(t, rows.Err())
+	return all
 }
 
 // An insert whose move did not come, because its sink died, is made again: the customer that had the line before is known even if a merge has
@@ -424,8 +438,12 @@ FROM numbers(%d, %d) SETTINGS max_insert_threads = 1`, table, max(1, lines/10_00
 	exec("INSERT INTO {db}.stock_state (tenant, version, product, product_key, available_now, next_available_on) SELECT 'acme', 1, concat('P', toString(number)) AS p, lower(p), number % 3, '2024-02-01' FROM numbers(20000)")
 	exec("INSERT INTO {db}.customer_parts_state (tenant, version, customer, product, product_key, part_number) SELECT 'acme', 1, 1 + number % 100, concat('P', toString(number)) AS p, lower(p), 'mine' FROM numbers(20000)")
 	reports := conn.Reports()
+	cpu := func() (micros uint64) { // of all queries
+		must(b, conn.any.QueryRow(b.Context(), "SELECT sum(value) FROM system.events WHERE event = 'OSCPUVirtualTimeMicroseconds'").Scan(&micros))
+		return micros
+	}
 	var took []time.Duration
-	n := 0
+	n, before := 0, cpu()
 	for b.Loop() {
 		n++
 		basedOn := []string{schemas.BasedOnOrders, schemas.BasedOnInvoices}[n%2]
@@ -437,6 +455,7 @@ FROM numbers(%d, %d) SETTINGS max_insert_threads = 1`, table, max(1, lines/10_00
 		}
 		took = append(took, time.Since(start))
 	}
+	b.ReportMetric(float64(cpu()-before)/float64(n), "clickhouse-cpu-µs/op")
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")

@@ -61,13 +61,10 @@ FROM {{table "invoice_lines_by_customer_state"}} FINAL;
 -- last_invoiced is the day of its last invoice line up to today, whatever the window and based_on are; credits (negative quantities) are no
 -- invoices.
 --
--- Reports.BuyingReport runs this query itself, without the view, for a view with parameters is planned more than once. For the same reason
--- tables are read and not the views above them.
-CREATE VIEW IF NOT EXISTS {{table "buying_report"}} AS
-SELECT if(p.id = '', b.spelled, p.id) AS product, ifNull(p.number, 0) AS number, if(p.code = '', product, p.code) AS code,
-    ifNull(p.description, '') AS description, c.part_number AS part_number, p.barcodes[1] AS barcode, p.barcodes[2] AS epos_barcode,
-    b.net AS quantity, b.last_invoiced AS last_invoiced, if(s.available_now > 0, NULL, s.next_available_on) AS next_available
-FROM (
+-- Reports.BuyingReport runs the four queries by themselves and puts their answers together in Go: ClickHouse takes longer to plan the whole than
+-- to run it. The last three are then asked for what was bought only, by a condition on the product that is put in. Tables are read and not the
+-- views above them, for these are planned more than once.
+{{define "bought"}}
     SELECT product_key, sum(bought) AS net, max(invoiced) AS last_invoiced, argMax(product, version) AS spelled
     FROM (
         SELECT product_key, product, version, quantity AS bought, CAST(NULL AS Nullable(Date32)) AS invoiced
@@ -83,25 +80,30 @@ FROM (
     )
     GROUP BY product_key
     HAVING net > 0
-) AS b
-{{global}} LEFT JOIN (
-    SELECT id, id_key, number, code, description, barcodes FROM {{table "products_state"}} FINAL
-    WHERE tenant = {tenant:String}
-    ORDER BY version DESC
-    LIMIT 1 BY id_key
-) AS p ON p.id_key = b.product_key
-{{global}} LEFT JOIN (
-    SELECT product_key, part_number FROM {{table "customer_parts_state"}} FINAL
-    WHERE tenant = {tenant:String} AND customer = {customer:Int64}
-    ORDER BY version DESC
-    LIMIT 1 BY product_key
-) AS c ON c.product_key = b.product_key
-{{global}} LEFT JOIN (
-    SELECT product_key, available_now, next_available_on FROM {{table "stock_state"}} FINAL
-    WHERE tenant = {tenant:String}
-    ORDER BY version DESC
-    LIMIT 1 BY product_key
-) AS s ON s.product_key = b.product_key
-WHERE {weeks_until_available:Int32} = 0 OR s.available_now > 0
-    OR s.next_available_on <= addWeeks({today:Date32}, {weeks_until_available:Int32})
+{{end}}
+{{define "product"}}
+    SELECT id_key AS product_key, version, id, ifNull(number, 0) AS number, code, ifNull(description, '') AS description,
+        barcodes[1] AS barcode, barcodes[2] AS epos_barcode
+    FROM {{table "products_state"}} FINAL
+    WHERE tenant = {tenant:String}{{with .}} AND id_key {{.}}{{end}}
+{{end}}
+{{define "part_number"}}
+    SELECT product_key, version, part_number
+    FROM {{table "customer_parts_state"}} FINAL
+    WHERE tenant = {tenant:String} AND customer = {customer:Int64}{{with .}} AND product_key {{.}}{{end}}
+{{end}}
+{{define "stock"}}
+    SELECT product_key, version, available_now > 0 AS available, if(available, NULL, next_available_on) AS next_available
+    FROM {{table "stock_state"}} FINAL
+    WHERE tenant = {tenant:String}{{with .}} AND product_key {{.}}{{end}}
+{{end}}
+CREATE VIEW IF NOT EXISTS {{table "buying_report"}} AS
+SELECT if(p.id = '', b.spelled, p.id) AS product, p.number AS number, if(p.code = '', product, p.code) AS code, p.description AS description,
+    c.part_number AS part_number, p.barcode AS barcode, p.epos_barcode AS epos_barcode, b.net AS quantity, b.last_invoiced AS last_invoiced,
+    s.next_available AS next_available
+FROM ({{template "bought"}}) AS b
+{{global}} LEFT JOIN ({{template "product"}} ORDER BY version DESC LIMIT 1 BY product_key) AS p ON p.product_key = b.product_key
+{{global}} LEFT JOIN ({{template "part_number"}} ORDER BY version DESC LIMIT 1 BY product_key) AS c ON c.product_key = b.product_key
+{{global}} LEFT JOIN ({{template "stock"}} ORDER BY version DESC LIMIT 1 BY product_key) AS s ON s.product_key = b.product_key
+WHERE {weeks_until_available:Int32} = 0 OR s.available OR s.next_available <= addWeeks({today:Date32}, {weeks_until_available:Int32})
 ORDER BY code, product;

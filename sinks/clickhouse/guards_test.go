@@ -213,6 +213,25 @@ func TestNothingIsCommittedOfALostPartition(t *testing.T) {
 	}
 }
 
+// A member that was thrown out, and let in again under another id without that anybody said so, holds partitions of its former self. It commits
+// none of them, and begins anew.
+func TestNothingIsCommittedUnderAnotherMemberID(t *testing.T) {
+	r := newRig(t)
+	s := r.start(nil)
+	r.produce(r.ownerships(0, 100)...)
+	r.committed("ownership.processed")
+	s.mu.Lock()
+	s.parts[topicPartition{"ownership.processed", 0}].member = "its former self"
+	s.mu.Unlock()
+	r.produce(r.ownerships(100, 200)...)
+	for end := time.Now().Add(20 * time.Second); s.counter(t, "expulsions_total") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it goes on")
+		}
+	}
+	r.exact(200)
+}
+
 // positions are the sink's commits of a topic, by partition.
 func (r *rig) positions(topic string) map[int32]int64 {
 	r.t.Helper()

@@ -16,7 +16,7 @@
 //	@guard    what the guard is, in a few words
 //	@test     package and name of the test that must notice, as `go test` takes them; the cheapest that does
 //	@fails    a text in what that test then says, or in the panic of which its process dies: a test that fails for another reason has not
-//	          noticed
+//	          noticed. Several texts, of which any will do, have || between them
 //	@kafka    apache, where only the real broker behaves so that the guard is needed
 //
 // Its files come in pairs, a text and what stands instead:

@@ -249,7 +249,7 @@ func TestMutationsThatCannotBeUsed(t *testing.T) {
 // TestWhatCountsAsCaught plants the ways in which a test can fail that show nothing.
 func TestWhatCountsAsCaught(t *testing.T) {
 	failed := exec.CommandContext(t.Context(), "false").Run()
-	m := &mutation{test: "TestA/some case", fails: "2 outcomes, want 1"}
+	m := &mutation{test: "TestA/some case", fails: "nothing came || 2 outcomes, want 1"}
 	const line = "    a_test.go:7: 2 outcomes, want 1\n"
 	for _, test := range []struct {
 		name, out string
@@ -258,6 +258,7 @@ func TestWhatCountsAsCaught(t *testing.T) {
 		says      string
 	}{
 		{"the test fails and says it", "=== RUN   TestA\n" + line + "--- FAIL: TestA (0.01s)\nFAIL\n", failed, true, "a_test.go:7: 2 outcomes, want 1"},
+		{"it says the other thing", "    a_test.go:9: nothing came\n--- FAIL: TestA (0.01s)\n", failed, true, "nothing came"},
 		{"it says it on the next line", "    a_test.go:7: wrong:\n        2 outcomes, want 1\n--- FAIL: TestA (0.01s)\n", failed, true, "2 outcomes"},
 		{"the test passes", line + "--- PASS: TestA (0.01s)\nok\n", nil, false, "passes"},
 		{"the test is skipped", "--- SKIP: TestA (0.00s)\nok\n", nil, false, "skipped"},

@@ -109,7 +109,7 @@ var catalogue = []fault{
 	{"ClickHouse applies and answers late", ownClickHouse, func(r *run, dice *rand.Rand) { r.watch(dice, "sleep(3)") }},
 	{"ClickHouse pauses between check and commit", ownClickHouse, func(r *run, dice *rand.Rand) {
 		// A block passes the constraints, and then its part is written, with an index that takes longer than the lease.
-		r.refuse(dice, "ADD INDEX slow (offset + sleep(3)) TYPE minmax", "DROP INDEX slow")
+		r.refuse(dice, "ADD INDEX IF NOT EXISTS slow (offset + sleep(3)) TYPE minmax", "DROP INDEX IF EXISTS slow")
 	}},
 	{"ClickHouse cut off", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Cut, dice) }},
 	{"ClickHouse silent", ownClickHouse, func(r *run, dice *rand.Rand) { r.breakClickHouseWire(harness.Silent, dice) }},

@@ -158,16 +158,16 @@ func (r *run) excuse(copy *harness.Copy, f func()) {
 	r.excuses = append(r.excuses, excuse{copy.URL, from, time.Now()})
 }
 
-// sql has ClickHouse carry out a statement, for as long as it refuses.
+// sql has ClickHouse carry out a statement, for as long as it refuses. It may be carried out without an answer, and again.
 func (r *run) sql(statement string) {
 	r.eventually(statement, func(ctx context.Context) error { return r.conn.Exec(ctx, statement) })
 }
 
 // eventually does something until it succeeds.
 func (r *run) eventually(what string, do func(ctx context.Context) error) {
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		err := do(ctx)
 		cancel()
 		if err == nil {

@@ -216,9 +216,8 @@ func (c *Conn) clusterViewSQL(n *node, reader, definer string) ([]string, error)
 			return nil, fmt.Errorf("migration %04d_%s: %w", m.Number, m.Name, err)
 		}
 		for _, s := range all {
-			if s, ok := strings.CutPrefix(s, "CREATE VIEW IF NOT EXISTS "); ok {
-				views = append(views, "CREATE OR REPLACE VIEW "+s)
-			} else if strings.HasPrefix(s, "DROP VIEW") {
+			s = strings.Replace(s, "CREATE VIEW IF NOT EXISTS ", "CREATE OR REPLACE VIEW ", 1)
+			if strings.HasPrefix(s, "CREATE OR REPLACE VIEW ") || strings.HasPrefix(s, "DROP VIEW ") {
 				views = append(views, s)
 			}
 		}

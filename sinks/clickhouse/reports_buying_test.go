@@ -399,6 +399,34 @@ func TestBuyingReportsWindow(t *testing.T) {
 	}
 }
 
+// On a cluster a report adds up the lines of all servers, and finds on each what is known of the products.
+func TestBuyingReportOfACluster(t *testing.T) {
+	server := stack.ShardedWith(t)
+	conn, err := Open(t.Context(), Config{Hosts: []string{server.Addr}, Database: "cf", User: "default", Cluster: server.Cluster})
+	must(t, err)
+	defer conn.Close()
+	_, err = conn.Migrate(t.Context(), false)
+	must(t, err)
+	for i, of := range []string{
+		"products_state_local (tenant, version, id, id_key, number, code) VALUES ('acme', 1, 'P', 'p', 9, 'C'), ('acme', 2, 'Q', 'q', 8, 'D')",
+		"stock_state_local (tenant, version, product, product_key, available_now) VALUES ('acme', 1, 'p', 'p', 5), ('acme', 1, 'Q', 'q', 0)",
+	} {
+		must(t, conn.nodes[i].Exec(t.Context(), "INSERT INTO cf."+of))
+		must(t, conn.nodes[i].Exec(t.Context(), fmt.Sprintf("INSERT INTO cf.order_lines_by_customer_state_local (tenant, version, id, customer, product, product_key, quantity, ordered_on) "+
+			"VALUES ('acme', 1, 'l%d', 7, 'P', 'p', 2, '2024-01-01'), ('acme', 1, 'm%[1]d', 7, 'q', 'q', 1, '2024-01-01')", i)))
+	}
+	q := schemas.BuyingReportParams{Tenant: "acme", CustomerID: 7, BasedOn: schemas.BasedOnOrders, MonthsBack: 1, WeeksUntilAvailable: 1, Today: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)}
+	want := []schemas.BuyingReportItem{{ID: 9, Code: "C", Qty: 4}}
+	got, err := conn.Reports().BuyingReport(t.Context(), q)
+	must(t, err)
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := gocmp.Diff(want, fromView(t, conn, q)); diff != "" {
+		t.Errorf("view (-want +got):\n%s", diff)
+	}
+}
+
 // migrated is a ClickHouse with all tables and nothing else.
 func migrated(t testing.TB) *Conn {
 	t.Helper()

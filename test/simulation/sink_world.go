@@ -219,12 +219,12 @@ func (w *sinkWorld) plagues() *plagues {
 		s.note("kafka", "HANGS", "until %s", w.kafka.hung)
 	})
 	set := func() {
-		by := []time.Duration{-time.Hour, time.Hour}[s.rng.IntN(2)]
-		w.ch.offset += by
+		before := w.ch.offset
+		w.ch.offset = []time.Duration{-time.Hour, 0, time.Hour}[s.rng.IntN(3)]
 		s.note("clickhouse", "CLOCK", "is %s off", w.ch.offset)
 		if s.chance(0.5) { // and put right
 			s.after(s.between(0, 12*time.Second), func() {
-				w.ch.offset -= by
+				w.ch.offset = before
 				s.note("clickhouse", "CLOCK", "is %s off", w.ch.offset)
 			})
 		}

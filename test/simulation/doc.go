@@ -44,5 +44,6 @@
 // # Guards
 //
 // Each rule of the protocols is a guard that tests switch off (guards.go): without it a promise is broken within some thousand seeds. So the
-// model is strong enough to miss it, and the rule is there for a reason.
+// model is strong enough to miss it, and the rule is there for a reason. A few stand behind others, which the model does not see fail; spare says
+// which, and why they stay.
 package simulation

@@ -92,19 +92,19 @@ func (s *sim) push(at time.Duration, e event) {
 	} else {
 		s.events = append(s.events, e)
 	}
-	new := planned{at, s.order, place}
+	added := planned{at, s.order, place}
 	s.order++
-	s.queue = append(s.queue, new)
+	s.queue = append(s.queue, added)
 	i := len(s.queue) - 1
 	for i > 0 {
 		up := (i - 1) / 2
-		if !new.before(&s.queue[up]) {
+		if !added.before(&s.queue[up]) {
 			break
 		}
 		s.queue[i] = s.queue[up]
 		i = up
 	}
-	s.queue[i] = new
+	s.queue[i] = added
 }
 
 func (s *sim) pop() (time.Duration, event) {

@@ -243,18 +243,18 @@ func (w *engineWorld) plagues() *plagues {
 		}
 	}
 	c := s.plagues(engineSteps, engineRequests, kill, func() *proc { return victim().p })
-	c.add(0.5, func() {
+	c.add(func() {
 		k := victim()
 		s.note(k.p.name, "SIGTERM", "")
 		k.ending = true
 		w.grown.give()
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		if len(w.copies) < 4 {
 			w.start(len(w.copies))
 		}
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		w.kafka.hung = s.now + s.between(0, 12*time.Second)
 		s.note("kafka", "HANGS", "until %s", w.kafka.hung)
 	})

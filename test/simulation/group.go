@@ -55,7 +55,6 @@ type commit struct {
 type member struct {
 	id, instance string
 	seen         time.Duration // last sign of life
-	expires      bool          // an event looks after it
 	owns         []tp          // as it says itself
 	ownsSince    int           // generation of owns
 	assigned     []tp

@@ -8,8 +8,9 @@ type plagues struct {
 	kinds []func()
 }
 
-func (c *plagues) add(p float64, kind func()) {
-	if c.s.chance(p) {
+// add lets half of the runs have a kind.
+func (c *plagues) add(kind func()) {
+	if c.s.chance(0.5) {
 		c.kinds = append(c.kinds, kind)
 	}
 }
@@ -31,11 +32,11 @@ func (s *sim) plagues(steps, requests []string, kill func(*proc), victim func() 
 		s.note(p.name, "STOPPED", "for %s", d)
 		p.stopped = s.now + d
 	}
-	c.add(0.5, func() { lay(stop) })
-	c.add(0.5, func() { lay(kill) })
-	c.add(0.5, func() { stop(victim()) })
-	c.add(0.5, func() { kill(victim()) })
-	c.add(0.5, func() {
+	c.add(func() { lay(stop) })
+	c.add(func() { lay(kill) })
+	c.add(func() { stop(victim()) })
+	c.add(func() { kill(victim()) })
+	c.add(func() {
 		s.armed = &trap{at: ofRequests[s.rng.IntN(len(ofRequests))], skip: s.rng.IntN(2), hold: s.pause(), breaks: s.chance(0.5)}
 	})
 	return c

@@ -204,7 +204,7 @@ type task struct {
 type killed struct{}
 
 // spawn starts a task of a process.
-func (s *sim) spawn(p *proc, name string, f func(t *task)) *task {
+func (s *sim) spawn(p *proc, name string, f func(t *task)) {
 	t := &task{s: s, p: p, name: name}
 	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
@@ -227,7 +227,6 @@ func (s *sim) spawn(p *proc, name string, f func(t *task)) *task {
 	}
 	s.tasks = append(s.tasks, t)
 	s.push(s.now+s.jitter(), event{task: t})
-	return t
 }
 
 // park gives way until somebody wakes the task.

@@ -183,7 +183,7 @@ func (w *sinkWorld) plagues() *plagues {
 		}
 	}
 	c := s.plagues(sinkSteps, sinkRequests, kill, func() *proc { return victim().p })
-	c.add(0.5, func() {
+	c.add(func() {
 		k := victim()
 		s.note(k.p.name, "SIGTERM", "")
 		k.ending = true
@@ -192,29 +192,29 @@ func (w *sinkWorld) plagues() *plagues {
 			w.grown.give()
 		}
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		if len(w.copies) < 4 {
 			w.start(len(w.copies))
 		}
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		w.ch.hung = s.now + s.pause()/4
 		s.note("clickhouse", "HANGS", "until %s", w.ch.hung)
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		w.ch.slow = s.now + s.between(time.Second, 20*time.Second)
 		s.note("clickhouse", "SLOW", "until %s", w.ch.slow)
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		s.note("clickhouse", "RESTART", "")
 		w.ch.restart(s.between(0, 10*time.Second))
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		t := w.ch.tables[s.rng.IntN(len(w.ch.tables))]
 		t.refuses = s.now + s.between(time.Second, 30*time.Second)
 		s.note("clickhouse", "REFUSES", "table %s until %s", t.name, t.refuses)
 	})
-	c.add(0.5, func() {
+	c.add(func() {
 		w.kafka.hung = s.now + s.between(0, 12*time.Second)
 		s.note("kafka", "HANGS", "until %s", w.kafka.hung)
 	})

@@ -252,7 +252,8 @@ func (a *asked) read(table int, text string) (r callRow, ok bool, err error) {
 	row.text()
 	row.text()
 	r.key, ok = a.at[table][text[:len(text)-len(row.left)]]
-	r.startedAt, r.version, r.deleted, r.id, r.rest = row.int64(), row.int64(), row.byte() != 0, row.text(), row
+	r.startedAt, r.version, r.deleted, r.id = row.int64(), row.int64(), row.byte() != 0, row.text()
+	r.rest = row
 	if row.cut {
 		return r, false, errCutShort
 	}

@@ -29,7 +29,7 @@ import (
 // follower is a table that holds a table's facts in another order.
 type follower struct {
 	table string
-	place []string // the columns that its order begins with, after tenant; a fact whose first is an empty text is not in it
+	place []string // the columns that say, with the tenant, where a fact lies; one whose first is an empty text is not in it
 	other []string // what else it has of a fact, but its id
 }
 

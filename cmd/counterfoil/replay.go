@@ -81,7 +81,7 @@ Examples:
 			f.BoolVar(&opts.DeadLetters, "dead-letters", false, "put dead letters back instead of unprocessed items")
 			f.BoolVar(&opts.DryRun, "dry-run", false, "show what would become of the items, and change nothing")
 			f.BoolVar(&opts.Wait, "wait", true, "wait for the outcomes and show them")
-			f.IntVar(&opts.Limit, "limit", 100_000, "refuse to do anything where more items than this are selected")
+			f.IntVar(&opts.Limit, "limit", 100_000, "refuse to do anything where more items than this are selected (before --key is looked at)")
 			f.DurationVar(&opts.Stuck, "stuck", time.Minute, "how long to wait for a processor or the sink that does not move")
 			f.IntVar(&opts.most, "most", 20, "how many items are named; all are counted, and --json names all")
 			f.BoolVar(&opts.asJSON, "json", false, "print the report as one JSON object")

@@ -230,3 +230,51 @@ func BenchmarkDecide(b *testing.B) {
 		Decide(it, cur, 1)
 	}
 }
+
+func TestAReplayLeavesWhatCameAfterIt(t *testing.T) {
+	at := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
+	cur := func(version int64) *schemas.OwnershipState {
+		return &schemas.OwnershipState{UserName: "ANN", ProductSKU: "S-1", Quantity: 5, Source: new("later"), TimeOfApproval: &at, Version: version}
+	}
+	item := func(change func(*schemas.Ownership)) *schemas.Ownership {
+		it := &schemas.Ownership{UserName: new("ann"), ProductSKU: new("s-1"), Source: new("earlier"), Clear: []string{timeOfApproval}}
+		change(it)
+		return it
+	}
+	for _, c := range []struct {
+		name       string
+		change     func(*schemas.Ownership)
+		cur        *schemas.OwnershipState
+		quantity   int64
+		superseded bool
+	}{
+		{"sets, nothing there", func(it *schemas.Ownership) { it.Quantity = new(int64(3)) }, nil, 3, false},
+		{"sets, nothing came after", func(it *schemas.Ownership) { it.Quantity = new(int64(3)) }, cur(10), 3, false},
+		{"sets after", func(it *schemas.Ownership) { it.Quantity = new(int64(3)) }, cur(11), 0, true},
+		{"removes after", func(it *schemas.Ownership) { it.HasProduct = new(false) }, cur(11), 0, true},
+		{"has after", func(it *schemas.Ownership) { it.HasProduct = new(true) }, cur(11), 0, true},
+		{"adds, nothing came after", func(it *schemas.Ownership) { it.IncreaseQuantityBy = new(int64(2)) }, cur(10), 7, false},
+		{"adds after", func(it *schemas.Ownership) { it.IncreaseQuantityBy = new(int64(2)) }, cur(11), 7, false},
+		{"adds one after", func(*schemas.Ownership) {}, cur(11), 6, false},
+		{"adds after, having it", func(it *schemas.Ownership) { it.HasProduct, it.IncreaseQuantityBy = new(true), new(int64(2)) }, cur(11), 7, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			it := item(c.change)
+			res, next, reasons := DecideReplay(it, c.cur, 10, 20)
+			if superseded := len(reasons) == 1 && reasons[0].Code == schemas.CodeSuperseded; superseded != c.superseded {
+				t.Fatalf("reasons are %+v", reasons)
+			}
+			if c.superseded {
+				return
+			}
+			want := &schemas.OwnershipState{UserName: "ann", ProductSKU: "s-1", Quantity: c.quantity, Source: new("earlier"), Version: 20}
+			if c.cur != nil && c.cur.Version > 10 {
+				want = cur(20)
+				want.Quantity = c.quantity
+			}
+			if diff := cmp.Diff(want, next); diff != "" || res.Quantity != c.quantity || res.Version != 20 {
+				t.Errorf("(-want +got):\n%s%+v", diff, res)
+			}
+		})
+	}
+}

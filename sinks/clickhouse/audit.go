@@ -363,16 +363,12 @@ type BatchCount struct {
 
 // BrokenBatches returns batches with headers in the range that are not complete, or have items beyond their end, at most limit.
 func (c *Conn) BrokenBatches(ctx context.Context, tenant string, epoch int32, r LogRange, limit int) (all []BatchCount, err error) {
-	global := ""
-	if c.cfg.Cluster != "" {
-		global = "GLOBAL "
-	}
 	where, args := ofTenant(tenant, []any{schemas.Batches, epoch})
 	headers := "SELECT tenant, `key`, number, offset, items FROM " + c.table(batchesTable.name) + " WHERE topic = ? AND epoch = ?" + where + " AND " + inRanges([]LogRange{r})
-	keys := "batch " + global + "IN (SELECT `key` FROM keys)"
+	keys := "batch " + c.global() + "IN (SELECT `key` FROM keys)"
 	err = c.audit(ctx, "compare batches", fmt.Sprintf("WITH keys AS (%s) SELECT b.tenant, b.`key`, b.number, b.offset, b.items, o.n, o.last FROM keys AS b %sLEFT JOIN "+
 		"(SELECT tenant, batch, uniqExact(`index`) AS n, max(`index`) AS last FROM (%s) GROUP BY tenant, batch) AS o ON o.tenant = b.tenant AND o.batch = b.`key` "+
-		"WHERE o.n != b.items OR o.n > 0 AND o.last >= b.items ORDER BY b.number LIMIT %d", headers, global, c.outcomesSQL("tenant, batch, `index`", keys), limit), args, func(rows driver.Rows) error {
+		"WHERE o.n != b.items OR o.n > 0 AND o.last >= b.items ORDER BY b.number LIMIT %d", headers, c.global(), c.outcomesSQL("tenant, batch, `index`", keys), limit), args, func(rows driver.Rows) error {
 		var b BatchCount
 		err := rows.Scan(&b.Tenant, &b.Key, &b.Number, &b.Offset, &b.Items, &b.Outcomes, &b.Last)
 		all = append(all, b)

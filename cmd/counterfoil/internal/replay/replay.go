@@ -78,7 +78,7 @@ type Options struct {
 	Key         string        // only items of this key, see [Item].Key; empty: any
 	DryRun      bool          // say what would become of the items; publish nothing
 	Wait        bool          // for the outcomes
-	Limit       int           // more items than this are refused
+	Limit       int           // more items than this, whatever their keys, are refused
 	Stuck       time.Duration // how long to wait for a processor or the sink that does not move
 }
 
@@ -267,7 +267,7 @@ func (r *replayer) replayItems(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(open) > r.Limit && r.Key == "" {
+	if len(open) > r.Limit {
 		return &TooMany{r.Limit}
 	}
 	r.total = len(open)
@@ -386,9 +386,6 @@ func (r *replayer) rehearsal(ctx context.Context, topic string) (*processors.Reh
 func (r *replayer) put(ctx context.Context, all []*candidate) error {
 	for _, c := range all {
 		r.report.Items = append(r.report.Items, c.item)
-	}
-	if len(r.report.Items) > r.Limit {
-		return &TooMany{r.Limit}
 	}
 	if err := r.leaveSuperseded(ctx, all); err != nil {
 		return err

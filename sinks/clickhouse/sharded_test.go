@@ -125,7 +125,7 @@ func TestMigrateAfterAServerWasAway(t *testing.T) {
 	start := GroupStart{Topic: "sales", Group: "a group of the test"}
 	must(t, conn.RecordGroupStart(ctx, start))
 
-	for _, node := range server.Nodes {
+	for i, node := range server.Nodes {
 		node.Stop(t)
 		if err := conn.Migrated(ctx); err != nil {
 			t.Errorf("a role starts while %s is away: %v", node.Addr, err)
@@ -133,8 +133,8 @@ func TestMigrateAfterAServerWasAway(t *testing.T) {
 		if starts, err := conn.GroupStarts(ctx); err != nil || !slices.Contains(starts, start) {
 			t.Errorf("while %s is away the group starts are %v, %v", node.Addr, starts, err)
 		}
-		if _, err := conn.Migrate(ctx, false); err == nil || !strings.Contains(err.Error(), node.Addr) {
-			t.Errorf("migrate while %s is away: %v", node.Addr, err)
+		if _, err := conn.Migrate(ctx, false); err == nil || !strings.Contains(err.Error(), conn.nodes[i].addr) {
+			t.Errorf("migrate while %s is away: %v", conn.nodes[i].addr, err)
 		}
 		node.Start(t)
 	}

@@ -205,6 +205,7 @@ type CH struct {
 
 	cfg   embedded.Config
 	stack *embedded.Stack
+	gate  *gate // of a server of Nodes
 }
 
 // ClickHouse returns the test process's server, or cluster, which the first call starts.
@@ -297,11 +298,20 @@ func (c *CH) Options(t testing.TB, database string) *clickhouse.Options {
 func (c *CH) Database(t testing.TB) string {
 	t.Helper()
 	name := "test_" + schemas.NewBatchKey() // random
-	c.Exec(t, "CREATE DATABASE "+name)
+	// The engine aborts when a connection of a killed process, of the test before, is reset, and is started again.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		_, err := c.QueryAs(t, c.User, c.Password, "CREATE DATABASE "+name, nil)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("create a database: %v", err)
+		}
+	}
+	addrs := c.addrs(t)
 	t.Cleanup(func() {
-		for _, addr := range c.addrs(t) {
-			// The engine aborts when a connection of a killed process is reset, and is started again: only space is lost then.
-			if err := c.drop(t, addr, name); err != nil {
+		for _, addr := range addrs {
+			if err := c.drop(t, addr, name); err != nil { // only space is lost then
 				t.Logf("drop %s on %s: %v", name, addr, err)
 			}
 		}

@@ -72,12 +72,10 @@ Examples:
 			if plan == nil {
 				return problem
 			}
-			if asJSON {
+			switch {
+			case asJSON:
 				err = json.NewEncoder(app.stdout).Encode(plan)
-			} else if !plan.Done && !yes || len(plan.Blocked) > 0 || plan.Nothing() {
-				err = printPlan(app.stdout, plan)
-			}
-			if err == nil && !asJSON && !yes && len(plan.Blocked) == 0 && len(plan.Topics)+len(plan.Offsets) > 0 {
+			case !yes && len(plan.Blocked) == 0 && len(plan.Topics)+len(plan.Offsets) > 0:
 				_, err = fmt.Fprintln(app.stdout, "Nothing was changed: --yes does it.")
 			}
 			return errors.Join(problem, err)
@@ -100,33 +98,38 @@ func (in *installation) adoptDeps() (adopt.Deps, error) {
 	}, err
 }
 
-// adopt looks, and takes over what it finds where yes says so. Steps go to out, progress to a terminal. The plan is nil where nothing is known.
+// adopt looks, says on out what it finds, and takes it over where yes says so. Progress goes to a terminal. The plan is nil where nothing is known.
 func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool, out, progress io.Writer) (*adopt.Plan, error) {
 	deps, err := in.adoptDeps()
 	if err != nil {
 		return nil, err
 	}
-	var end func()
-	deps.Progress, end = showDoing(progress)
 	known, err := in.conn.TopicEpochs(ctx)
 	if err == nil && len(known) > 0 {
-		err = in.conn.Migrated(ctx) // with its tables at hand
+		err = in.conn.Migrated(ctx) // its tables are asked
 	}
 	if err != nil {
 		return nil, err
 	}
-	plan, err := adopt.Find(ctx, deps, opts)
-	end()
-	if err != nil || !yes || plan.Nothing() {
-		return plan, err
+	find := func() (*adopt.Plan, error) {
+		say, end := showDoing(progress)
+		defer end()
+		deps.Progress = say
+		return adopt.Find(ctx, deps, opts)
 	}
-	if len(plan.Blocked) > 0 {
+	plan, err := find()
+	if err == nil {
+		err = printPlan(out, plan)
+	}
+	switch {
+	case err != nil || !yes || plan.Nothing():
+		return plan, err
+	case len(plan.Blocked) > 0:
 		return plan, errors.New("nothing was changed")
+	case len(plan.Topics)+len(plan.Offsets) == 0:
+		return plan, errors.New("nothing was changed: lost offsets are taken over with --offsets only")
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	if err := printPlan(out, plan); err != nil {
-		return plan, err
-	}
 	if err := in.migrateClickHouse(ctx, say, false); err != nil {
 		return plan, err
 	}
@@ -136,11 +139,10 @@ func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool,
 	if _, err := awaitTopics(ctx, in.adm); err != nil {
 		return plan, err
 	}
-	// Once more, with the topics that were missing.
-	plan, err = adopt.Find(ctx, deps, opts)
-	end()
-	if err != nil {
-		return nil, err
+	if slices.ContainsFunc(plan.Topics, func(t adopt.Topic) bool { return t.State == adopt.StateMissing }) {
+		if plan, err = find(); err != nil { // with those that are there now
+			return nil, err
+		}
 	}
 	if err := plan.Do(ctx, deps, say); err != nil {
 		return plan, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
@@ -58,7 +61,7 @@ func newWreck(t *testing.T) *wreck {
 
 func (w *wreck) await(what string, f func() bool) {
 	w.t.Helper()
-	harness.Eventually(w.t, time.Minute, func() string {
+	harness.Eventually(w.t, 3*time.Minute, func() string {
 		if f() {
 			return ""
 		}
@@ -118,6 +121,25 @@ func (w *wreck) plan(args ...string) *adopt.Plan {
 		w.t.Fatalf("adopt %v: exit code %d, %v\n%s%s", args, code, err, out, errs)
 	}
 	return &p
+}
+
+// find looks with options that the command has no flags for.
+func (w *wreck) find(opts adopt.Options) *adopt.Plan {
+	w.t.Helper()
+	cfg, err := loadConfig(w.Settings())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	in, err := reach(w.t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer in.close()
+	p, err := in.adopt(w.t.Context(), opts, false, io.Discard, io.Discard)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
 }
 
 // adopt takes over, and shows what it prints.
@@ -206,6 +228,9 @@ func TestAdoptLostOffsets(t *testing.T) {
 	}
 	if found < 20 || len(p.Topics) > 0 {
 		t.Errorf("%d partitions with something found: %+v", found, p)
+	}
+	if diff := cmp.Diff(p, w.find(adopt.Options{Offsets: true, Window: 3}), cmpopts.IgnoreUnexported(adopt.Offset{})); diff != "" {
+		t.Errorf("from a small window on requests (-large +small):\n%s", diff)
 	}
 	w.refused("counterfoil adopt --offsets") // looking changes nothing
 	w.adopt("--offsets")
@@ -422,4 +447,78 @@ func TestUpGoesOnWithoutAPartOfItsData(t *testing.T) {
 	if code, out := up(check); code != 0 {
 		t.Fatalf("up ended with %d\n%s", code, out)
 	}
+}
+
+// TestAdoptBeneathRunningRoles: some topics are deleted while roles run, and one is created anew. The roles end, and come back by themselves
+// when the topics have been taken over.
+func TestAdoptBeneathRunningRoles(t *testing.T) {
+	c := harness.StartCluster(t, harness.Copies(1, 1, 1), harness.Supervised())
+	w := &wreck{Cluster: c, t: t, adm: kadm.NewClient(c.Client())}
+	client := load.Prepare(t, &c.Parts, c.Ingest[0].URL, load.Tenant)
+	l := load.Start(t, &c.Parts, "before", 21, 2, client)
+	w.await("40 requests", func() bool { return l.Sent() > 40 })
+	l.Stop()
+	c.WaitDrained(time.Minute)
+	numbers := func(epoch int) string {
+		return w.SQL(fmt.Sprintf("SELECT (SELECT count() FROM batches WHERE epoch = %[1]d) > 0, (SELECT count() FROM customer_events WHERE source_epoch = %[1]d) > 0", epoch))
+	}
+	highest := w.SQL("SELECT max(number) FROM batches")
+
+	gone := []string{
+		schemas.Batches, schemas.KindCustomerEvents, schemas.ProcessedTopic(schemas.KindReferrals), schemas.StateTopic(schemas.KindOwnership),
+		schemas.StateTopic(schemas.Requests), schemas.Calls,
+	}
+	w.deleteTopics(gone...)
+	if code, out, _ := w.counterfoil("adopt", "--yes"); code != 1 || !strings.Contains(out, "group counterfoil-sink has members (") || !strings.Contains(out, "stop every role") {
+		t.Errorf("adopt beside running roles: exit code %d\n%s", code, out)
+	}
+	topic, _ := schemas.TopicNamed(schemas.Batches)
+	configs := map[string]*string{}
+	for k, v := range topic.Config {
+		configs[k] = &v
+	}
+	if _, err := w.adm.CreateTopic(t.Context(), 1, 1, configs, topic.Name); err != nil {
+		t.Fatal(err)
+	}
+	for _, copy := range c.All() {
+		w.await("end of "+copy.Name(), func() bool {
+			return len(copy.Exits()) > 0 && strings.Contains(copy.Log(), "ClickHouse knows it as") && strings.Contains(copy.Log(), "counterfoil adopt")
+		})
+	}
+	w.awaitEmpty()
+	p := w.plan()
+	bases := map[string]int64{}
+	for _, topic := range p.Topics {
+		if topic.Base > 0 {
+			bases[topic.Name] = topic.Base
+		}
+		want := adopt.StateMissing
+		if topic.Name == schemas.Batches {
+			want = adopt.StateRecreated
+		}
+		if topic.State != want || !slices.Contains(gone, topic.Name) {
+			t.Errorf("%s is %s, want %s", topic.Name, topic.State, want)
+		}
+	}
+	if len(p.Topics) != len(gone) || len(bases) != 2 || bases[schemas.Batches] == 0 || bases[schemas.KindCustomerEvents] == 0 {
+		t.Errorf("%d topics, bases %v", len(p.Topics), bases)
+	}
+	w.adopt()
+	w.Client().PurgeTopicsFromClient(gone...)
+	for _, copy := range c.All() {
+		copy.WaitReady()
+	}
+	began := time.Now()
+	l = load.Start(t, &c.Parts, "after", 22, 2, client)
+	w.await("60 requests", func() bool { return l.Sent() > 60 })
+	l.Stop()
+	c.WaitDrained(time.Minute)
+	if n := numbers(1); n != "1\t1" {
+		t.Errorf("there are batches and events of the second life: %s", n)
+	}
+	if n := w.SQL("SELECT count() FROM batches WHERE epoch = 1 AND number <= " + highest); n != "0" {
+		t.Errorf("%s batches have no higher number than %s", n, highest)
+	}
+	w.exact()
+	proven(t, &c.Parts, "--since", began.Format(time.RFC3339Nano))
 }

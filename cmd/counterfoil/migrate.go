@@ -174,15 +174,18 @@ func (in *installation) createTopics(ctx context.Context, say func(string, ...an
 	return err
 }
 
-// createTopics creates what is missing. Topics that exist keep their partitions; new ones get as many as the first item topic has.
+// createTopics creates what is missing. Topics that exist keep their partitions; new ones get as many as the others have.
 func createTopics(ctx context.Context, adm *kadm.Client, cfg TopicsConfig, say func(string, ...any), dryRun bool) error {
 	meta, err := adm.Metadata(ctx)
 	if err != nil {
 		return fmt.Errorf("read Kafka's metadata: %w", err)
 	}
 	partitions, replication := cfg.Partitions, cfg.Replication
-	if t, ok := meta.Topics[schemas.KindOwnership]; ok && t.Err == nil && len(t.Partitions) > 0 {
-		partitions = len(t.Partitions)
+	for _, t := range schemas.Topics() {
+		if have, ok := meta.Topics[t.Name]; ok && have.Err == nil && len(have.Partitions) > 0 && t.Partitions == 0 {
+			partitions = len(have.Partitions)
+			break
+		}
 	}
 	if replication == 0 {
 		replication = min(3, len(meta.Brokers))

@@ -147,7 +147,7 @@ func (u *upRun) prepare(ctx context.Context) (lost bool, err error) {
 		return false, errors.Join(err, problem)
 	}
 	if !u.adopt {
-		return false, errors.Join(err, printPlan(u.app.stdout, plan), errors.New("nothing was changed: counterfoil up --adopt, with the same flags and settings, goes on as it says above"))
+		return false, errors.Join(err, errors.New("nothing was changed: counterfoil up --adopt, with the same flags and settings, goes on as it says above"))
 	}
 	return slices.ContainsFunc(plan.Topics, func(t adopt.Topic) bool { return t.State != adopt.StateUnknown }), nil
 }

@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
 
 // watchEvery is how often running roles look whether the topics are still those that they began with. A variable for the tests.
@@ -55,8 +60,10 @@ func (w *watch) look(ctx context.Context, adm *kadm.Client) error {
 		}
 	}
 	ids, err := topicIDs(ctx, adm)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return nil //nolint:nilerr // see above
 	}
+	// One that is missing may be so for a moment, or be deleted: then nothing is read or written under its name before it is created.
+	maps.DeleteFunc(known, func(topic string, _ clickhouse.TopicEpoch) bool { return ids[topic] == "" })
 	return sameTopics(known, ids)
 }

@@ -107,6 +107,8 @@ func (p *Plan) Nothing() bool {
 // Options say what to take over besides topics.
 type Options struct {
 	Offsets bool // commits that are gone
+	// Window is how many offsets of each partition of requests are looked at first, from the end backwards; 0: 65,536.
+	Window int64
 }
 
 // NeededError refuses to go on where a person must decide with counterfoil adopt. The text says so.
@@ -135,6 +137,9 @@ type finder struct {
 
 // Find looks at both and changes nothing.
 func Find(ctx context.Context, deps Deps, opts Options) (*Plan, error) {
+	if opts.Window == 0 {
+		opts.Window = 1 << 16
+	}
 	f := &finder{
 		Deps: deps, opts: opts, plan: &Plan{Topics: []Topic{}, Offsets: []Offset{}, Lost: []Loss{}, Blocked: []string{}},
 		commits: map[string]kadm.OffsetResponses{}, epochs: schemas.Epochs{}, renewed: map[string]bool{},
@@ -288,9 +293,7 @@ func (f *finder) findTopics(ctx context.Context) error {
 		f.epochs[t.Name] = schemas.Epoch{Number: topic.Epoch}
 		f.plan.Topics = append(f.plan.Topics, topic)
 	}
-	if err := f.checkPartitions(); err != nil {
-		return err
-	}
+	f.checkPartitions()
 	f.seen = newEvidence(f)
 	for i := range f.plan.Topics {
 		t := &f.plan.Topics[i]
@@ -314,18 +317,22 @@ func (f *finder) findTopics(ctx context.Context) error {
 }
 
 // checkPartitions finds topics that were created by hand with another number of partitions than they must have.
-func (f *finder) checkPartitions() error {
-	open := len(f.ends[schemas.KindOwnership])
+func (f *finder) checkPartitions() {
+	open := 0
 	for _, t := range schemas.Topics() {
 		want, have := t.Partitions, len(f.ends[t.Name])
-		if want == 0 {
+		switch {
+		case have == 0:
+			continue
+		case want == 0 && open == 0:
+			open = have
+		case want == 0:
 			want = open
 		}
-		if have != 0 && want != 0 && have != want {
-			f.block("topic %s has %d partitions, it must have %d: delete it, and the takeover creates it as it must be", t.Name, have, want)
+		if want != 0 && have != want {
+			f.block("topic %s has %d partitions, and others that must have as many have %d: delete the one that is wrong, and it is created as it must be", t.Name, have, want)
 		}
 	}
-	return nil
 }
 
 func (f *finder) block(format string, args ...any) {

@@ -13,9 +13,6 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// window is how many offsets of each partition of requests are looked at first; a variable for the tests.
-var window int64 = 1 << 16
-
 // skew is how far the clocks of those who write records may lie apart.
 const skew = 15 * time.Minute
 
@@ -48,7 +45,7 @@ func (e *evidence) passed(ctx context.Context, lost []int32) (map[int32]int64, e
 		return nil, err
 	}
 	begin := e.starts[schemas.Requests]
-	for back := window; ; back *= 8 {
+	for back := e.opts.Window; ; back *= 8 {
 		from, whole := slices.Clone(e.ends[schemas.Requests]), true
 		for _, p := range lost {
 			from[p] = max(begin[p], from[p]-back)

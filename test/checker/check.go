@@ -63,7 +63,7 @@ type attempt struct {
 // none failed by our fault.
 func (w *World) checkOutcomes(p *problems) {
 	p.begin("one outcome each")
-	seen := map[attempt]Position{}
+	seen := map[attempt]*Outcome{}
 	bySource := map[Position]*Outcome{}
 	last := map[string]int32{} // attempt at each item that has an outcome
 	for i := range w.Outcomes {
@@ -71,9 +71,10 @@ func (w *World) checkOutcomes(p *problems) {
 		last[o.ID] = max(last[o.ID], o.Attempt)
 		key := attempt{o.ID, o.Attempt}
 		if other, twice := seen[key]; twice {
-			p.add("item %s has two outcomes of attempt %d, at %s and %s", o.ID, o.Attempt, other, o.Position)
+			p.add("item %s has two outcomes of attempt %d, at %s, judged %s where it lies at %s, and at %s, judged %s where it lies at %s", o.ID, o.Attempt,
+				other.Position, other.JudgedAt.Format(time.RFC3339Nano), other.Source(), o.Position, o.JudgedAt.Format(time.RFC3339Nano), o.Source())
 		}
-		seen[key] = o.Position
+		seen[key] = o
 		if slices.ContainsFunc(o.Reasons, func(r schemas.Reason) bool { return r.Code == schemas.CodeInternalError }) {
 			p.add("the outcome at %s is an internal error", o.Position)
 		}

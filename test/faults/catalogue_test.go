@@ -56,15 +56,19 @@ var catalogue = []fault{
 
 	{"kill Kafka", ownKafka, func(r *run, dice *rand.Rand) {
 		defer r.hold("kafka")()
-		r.c.Broken.Broker.Kill()
-		sleep(dice, 0, 3*time.Second)
-		r.c.Broken.Broker.Start()
+		r.excuse(func() {
+			r.c.Broken.Broker.Kill()
+			sleep(dice, 0, 3*time.Second)
+			r.c.Broken.Broker.Start()
+		}, r.c.Ingest...)
 	}},
 	{"stop Kafka", apache, func(r *run, dice *rand.Rand) {
 		defer r.hold("kafka")()
-		r.c.Broken.Broker.Pause()
-		sleep(dice, beyondSession, 5*time.Second)
-		r.c.Broken.Broker.Resume()
+		r.excuse(func() {
+			r.c.Broken.Broker.Pause()
+			sleep(dice, beyondSession, 5*time.Second)
+			r.c.Broken.Broker.Resume()
+		}, r.c.Ingest...)
 	}},
 	{"Kafka cut off", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Cut, dice) }},
 	{"Kafka silent", ownKafka, func(r *run, dice *rand.Rand) { r.breakKafkaWire(harness.Silent, dice) }},
@@ -128,13 +132,13 @@ var catalogue = []fault{
 		defer r.hold(copy.Name())() // before the server, as everywhere
 		defer r.hold("registry")()
 		r.c.Broken.RegistryNet.Set("", harness.Cut)
-		r.excuse(copy, func() {
+		r.excuse(func() {
 			copy.Kill()
 			copy.Start()
 			sleep(dice, time.Second, 3*time.Second)
 			r.c.Broken.RegistryNet.Set("", harness.Whole)
 			copy.WaitReady()
-		})
+		}, copy)
 	}},
 }
 
@@ -147,7 +151,7 @@ func sleep(dice *rand.Rand, least, most time.Duration) {
 // killCopy kills a copy, perhaps again while it starts, and starts it after a while or at once.
 func (r *run) killCopy(copy *harness.Copy, dice *rand.Rand) {
 	defer r.hold(copy.Name())()
-	r.excuse(copy, func() {
+	r.excuse(func() {
 		for range 1 + dice.IntN(2) {
 			copy.Kill()
 			if dice.IntN(2) == 0 {
@@ -157,17 +161,17 @@ func (r *run) killCopy(copy *harness.Copy, dice *rand.Rand) {
 			sleep(dice, 0, time.Second)
 		}
 		copy.WaitReady()
-	})
+	}, copy)
 }
 
 // stopCopy stops a copy for longer than its session.
 func (r *run) stopCopy(copy *harness.Copy, dice *rand.Rand) {
 	defer r.hold(copy.Name())()
-	r.excuse(copy, func() {
+	r.excuse(func() {
 		copy.Pause()
 		sleep(dice, beyondSession, 5*time.Second)
 		copy.Resume()
-	})
+	}, copy)
 }
 
 // joinAndLeave has one more copy of a role for a while.
@@ -186,9 +190,11 @@ func (r *run) joinAndLeave(copy *harness.Copy, dice *rand.Rand) {
 func (r *run) breakKafkaWire(w harness.Wire, dice *rand.Rand) {
 	copy := pick(dice, r.c.All())
 	defer r.hold(copy.Name())()
-	r.c.Broken.KafkaNet.Set(copy.ClientID(), w)
-	sleep(dice, time.Second, 6*time.Second)
-	r.c.Broken.KafkaNet.Set(copy.ClientID(), harness.Whole)
+	r.excuse(func() {
+		r.c.Broken.KafkaNet.Set(copy.ClientID(), w)
+		sleep(dice, time.Second, 6*time.Second)
+		r.c.Broken.KafkaNet.Set(copy.ClientID(), harness.Whole)
+	}, copy)
 }
 
 // breakClickHouseWire breaks the way of one copy to ClickHouse.
@@ -325,7 +331,7 @@ func (r *run) loseOffsets(dice *rand.Rand) {
 			copy.WaitReady()
 		}
 	}
-	r.excuse(r.c.Ingest[0], func() { r.excuse(r.c.Ingest[1], goOn) })
+	r.excuse(goOn, r.c.Ingest...)
 }
 
 // outOfMemory starts ClickHouse again with less memory than it has in use by then, and again with enough.

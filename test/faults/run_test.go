@@ -40,7 +40,7 @@ type run struct {
 	counts  map[string]int // faults by name
 }
 
-// excuse is a time in which a copy could not answer.
+// excuse is a time in which a copy may not have answered.
 type excuse struct {
 	url      string
 	from, to time.Time
@@ -149,13 +149,16 @@ func (r *run) hold(name string) (release func()) {
 	return m.Unlock
 }
 
-// excuse notes the time of f as one in which a copy cannot answer.
-func (r *run) excuse(copy *harness.Copy, f func()) {
+// excuse notes the time of f as one in which copies may give no answer: they are not there, or they do not know whether Kafka committed a batch, and
+// any answer would be a guess.
+func (r *run) excuse(f func(), copies ...*harness.Copy) {
 	from := time.Now()
 	f()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.excuses = append(r.excuses, excuse{copy.URL, from, time.Now()})
+	for _, copy := range copies {
+		r.excuses = append(r.excuses, excuse{copy.URL, from, time.Now()})
+	}
 }
 
 // sql has ClickHouse carry out a statement, for as long as it refuses. It may be carried out without an answer, and again.

@@ -69,10 +69,10 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	for _, copy := range r.c.All() {
 		began := time.Now()
 		copy.Use(fresh)
-		r.excuse(copy, func() {
+		r.excuse(func() {
 			copy.Interrupt()
 			copy.Restart()
-		})
+		}, copy)
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", copy.PID())); err == nil && exe != fresh {
 			t.Errorf("%s runs %s", copy.Name(), exe)
 		}

@@ -61,6 +61,12 @@ func newRun(t *testing.T, opts ...harness.Option) *run {
 	if len(named(os.Getenv("FAULT"), r.have)) == 0 {
 		t.Fatalf("FAULT: no fault that can be done here has %q in its name", os.Getenv("FAULT"))
 	}
+	t.Cleanup(func() { // while everything still runs
+		if t.Failed() {
+			out, err := harness.TryRun(harness.Binary(t), r.c.Settings(), "", "lag")
+			t.Logf("counterfoil lag: %v\n%s", err, out)
+		}
+	})
 	r.conn = r.c.Conn()
 	r.extraProcess, r.extraSink = r.c.Spare("process"), r.c.Spare("sink")
 	r.samples = newSampler(t, &r.c.Parts)

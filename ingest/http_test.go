@@ -144,9 +144,9 @@ func TestHealthAndReadiness(t *testing.T) {
 }
 
 func TestConfigurationNamesEveryProblemAtOnce(t *testing.T) {
-	cfg := config(t, map[string]string{"REPLY_WAIT": "0s", "INGEST_PRODUCERS": "5", "INGEST_REPLY_PARTITIONS": "0", "INGEST_BYTE_BUDGET": "1", "TOKEN_SECRETS": "short", "BATCH_NUMBER_BASE": "-1"})
+	cfg := config(t, map[string]string{"REPLY_WAIT": "0s", "INGEST_PRODUCERS": "5", "INGEST_REPLY_PARTITIONS": "0", "INGEST_BYTE_BUDGET": "1", "TOKEN_SECRETS": "short"})
 	_, err := ingest.New(cfg, ingest.Deps{Log: logger(t)})
-	for _, name := range []string{"REPLY_WAIT", "INGEST_PRODUCERS", "INGEST_REPLY_PARTITIONS", "INGEST_BYTE_BUDGET", "TOKEN_SECRETS", "BATCH_NUMBER_BASE"} {
+	for _, name := range []string{"REPLY_WAIT", "INGEST_PRODUCERS", "INGEST_REPLY_PARTITIONS", "INGEST_BYTE_BUDGET", "TOKEN_SECRETS"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named: %v", name, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -115,6 +116,14 @@ func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool,
 		say, end := showDoing(progress)
 		defer end()
 		deps.Progress = say
+		plan, err := adopt.Find(ctx, deps, opts)
+		if err != nil || !yes || len(plan.Members) == 0 {
+			return plan, err
+		}
+		// Roles that were stopped a moment ago may still be members.
+		if err := adopt.Await(ctx, deps, plan.Members, max(in.cfg.Process.SessionTimeout, in.cfg.Sink.Session)+2*time.Second); err != nil {
+			return nil, err
+		}
 		return adopt.Find(ctx, deps, opts)
 	}
 	plan, err := find()

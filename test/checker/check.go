@@ -573,7 +573,9 @@ func (w *World) checkRecords(p *problems) {
 	there := map[place]Position{}
 	for i := range w.Records {
 		r := &w.Records[i]
-		if latest := latest[r.Topic+"/"+r.Tenant+"/"+r.OwnID]; w.Dead[r.Position] && latest == r.Position {
+		topic, _ := schemas.TopicNamed(r.Topic)
+		// The values of references are not read here.
+		if latest := latest[r.Topic+"/"+r.Tenant+"/"+r.OwnID]; topic.Role == schemas.RoleFact && w.Dead[r.Position] && latest == r.Position {
 			p.add("the record at %s can be read and is a dead letter", r.Position)
 		}
 		if r.Batch == "" {

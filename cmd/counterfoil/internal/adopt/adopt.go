@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -46,6 +47,7 @@ type Plan struct {
 	Offsets []Offset `json:"offsets"` // that are committed
 	Lost    []Loss   `json:"lost"`    // offsets that are gone and are taken over with [Options].Offsets only
 	Blocked []string `json:"blocked"` // why it cannot be done now; each says what to do
+	Members []string `json:"members"` // groups that have members, as Blocked says
 	// Pending are the items of batches in ClickHouse that have no outcome there; nil: it did not say in time, or no item or outcome is lost.
 	Pending *Pending `json:"pending,omitempty"`
 	Done    bool     `json:"done"`
@@ -499,29 +501,55 @@ func (f *finder) findMembers(ctx context.Context) error {
 	if len(groups) == 0 {
 		return nil
 	}
-	described, err := f.Admin.DescribeGroups(ctx, groups...)
+	members, err := f.members(ctx, groups)
 	if err != nil {
-		return fmt.Errorf("look for members of the groups: %w", err)
+		return err
 	}
-	for _, g := range groups {
-		d := described[g]
-		if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("look for members of group %s: %w", g, d.Err)
+	f.plan.Members = sorted(members)
+	for _, g := range f.plan.Members {
+		f.block("group %s has members (%s): stop every role, ingest as well, and try again; Kafka forgets one that was stopped after its session timeout", g, strings.Join(members[g], ", "))
+	}
+	return nil
+}
+
+// Await waits until the groups have no members, or for so long. Kafka keeps a static member that was stopped until its session times out.
+func Await(ctx context.Context, deps Deps, groups []string, most time.Duration) error {
+	for deadline := time.Now().Add(most); ; {
+		members, err := deps.members(ctx, groups)
+		if err != nil || len(members) == 0 || time.Now().After(deadline) {
+			return err
 		}
-		var names []string
-		for _, m := range d.Members {
+		deps.Progress("waiting for Kafka to forget the members of " + strings.Join(sorted(members), ", "))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// members are the members of those groups that have any, by instance or client id and host.
+func (d *Deps) members(ctx context.Context, groups []string) (map[string][]string, error) {
+	described, err := d.Admin.DescribeGroups(ctx, groups...)
+	if err != nil {
+		return nil, fmt.Errorf("look for members of the groups: %w", err)
+	}
+	all := map[string][]string{}
+	for _, g := range groups {
+		group := described[g]
+		if group.Err != nil && !errors.Is(group.Err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("look for members of group %s: %w", g, group.Err)
+		}
+		for _, m := range group.Members {
 			name := m.ClientID
 			if m.InstanceID != nil {
 				name = *m.InstanceID
 			}
-			names = append(names, strings.TrimSpace(name+" "+m.ClientHost))
+			all[g] = append(all[g], strings.TrimSpace(name+" "+m.ClientHost))
 		}
-		if len(names) > 0 {
-			slices.Sort(names)
-			f.block("group %s has members (%s): stop every role, ingest as well, and try again; Kafka forgets one that was killed after its session timeout", g, strings.Join(names, ", "))
-		}
+		slices.Sort(all[g])
 	}
-	return nil
+	return all, nil
 }
 
 // Do does what the plan says. Every topic of it must be there by now. What the plan is blocked by is an error. say is told each step.

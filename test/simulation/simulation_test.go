@@ -35,7 +35,7 @@ func runSeeds(t *testing.T, test string, run func(seed uint64, traced bool) *sim
 		}
 		return
 	}
-	count := uint64(2000)
+	count := uint64(defaultSeeds)
 	if os.Getenv("SOAK") != "" {
 		count = 100_000
 	}

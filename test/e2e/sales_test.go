@@ -22,7 +22,7 @@ func TestSalesSeeCallsWrittenBefore(t *testing.T) {
 		pairs = 10_000
 	}
 	const tenant, batches = "causal", "/rest/v2_0/sales/batches"
-	c := harness.StartCluster(t)
+	c := harness.StartCluster(t, harness.Supervised()) // the embedded ClickHouse can end when a client is killed
 	key := c.CreateKey(tenant)
 	clients := []*harness.Client{harness.NewClient(c.Ingest[0].URL, key), harness.NewClient(c.Ingest[1].URL, key)}
 	for _, client := range clients { // each replica has to hear of the key

@@ -28,8 +28,7 @@ const (
 
 func analystsCommand() *command {
 	var tenant, name, dir string
-	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "analysts",
 		args:    "create --tenant TENANT --name NAME [--data FOLDER]",
 		summary: "make ClickHouse users that read the rows of one tenant",
@@ -44,42 +43,35 @@ Examples:
   counterfoil analysts create --tenant acme --name acme_reports
   counterfoil analysts create --tenant acme --name acme_reports --data .counterfoil`,
 		flags: func(f *flag.FlagSet) {
-			flags = f
 			f.StringVar(&tenant, "tenant", "", "the tenant whose rows the analyst reads")
 			f.StringVar(&name, "name", "", "name of the user: letters, digits, underscores")
 			f.StringVar(&dir, "data", "", "data `folder` of counterfoil up, for its embedded ClickHouse")
 		},
-	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
+		run: func(ctx context.Context, app *app, args []string) error {
+			switch {
+			case len(args) != 1 || args[0] != "create":
+				return badUsage("say what to do: create")
+			case name == "":
+				return badUsage("--name is missing")
+			}
+			if err := checkTenant(tenant); err != nil {
+				return err
+			}
+			password := rand.Text()
+			var err error
+			if dir != "" {
+				err = addAnalyst(dir, analyst{Name: name, PasswordSHA256: sha256Hex(password), Tenant: tenant})
+			} else {
+				err = createAnalyst(ctx, app, name, sha256Hex(password), tenant)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(app.stdout, password)
+			fmt.Fprintf(app.stderr, "The password of %s is shown once, above.\n", name)
 			return nil
-		case err != nil:
-			return err
-		case len(args) != 1 || args[0] != "create":
-			return badUsage("say what to do: create")
-		case name == "":
-			return badUsage("--name is missing")
-		}
-		if err := checkTenant(tenant); err != nil {
-			return err
-		}
-		password := rand.Text()
-		if dir != "" {
-			err = addAnalyst(dir, analyst{Name: name, PasswordSHA256: sha256Hex(password), Tenant: tenant})
-		} else {
-			err = createAnalyst(ctx, app, name, sha256Hex(password), tenant)
-		}
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(app.stdout, password)
-		fmt.Fprintf(app.stderr, "The password of %s is shown once, above.\n", name)
-		return nil
+		},
 	}
-	return c
 }
 
 func createAnalyst(ctx context.Context, app *app, name, hash, tenant string) error {

@@ -25,8 +25,7 @@ func auditCommand() *command {
 	var since string
 	var opts audit.Options
 	var asJSON bool
-	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "audit",
 		args:    "[--since DURATION|TIME] [--tenant TENANT] [--json]",
 		summary: "prove that each accepted item has one outcome and that ClickHouse equals Kafka",
@@ -49,52 +48,45 @@ Examples:
   counterfoil audit --since 26h --json          (from cron, once a day)
   counterfoil audit --since 2026-03-01T00:00:00Z --tenant acme`,
 		flags: func(f *flag.FlagSet) {
-			flags = f
 			f.StringVar(&since, "since", "", "only what was accepted since then: a `duration` back (90m, 26h), a day (2026-03-01), or an instant with its zone (default: everything)")
 			f.StringVar(&opts.Tenant, "tenant", "", "only what is of this tenant")
 			f.BoolVar(&asJSON, "json", false, "print the report as one JSON object")
 			f.DurationVar(&opts.Stuck, "stuck", time.Minute, "how long to wait for a processor or the sink that does not move")
 			f.IntVar(&opts.Most, "most", 100, "how many differences of one check are named; the others are counted")
 		},
-	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
-			return nil
-		case err != nil:
-			return err
-		case len(args) > 0:
-			return badUsage("it takes no argument %q", args[0])
-		case opts.Most < 1:
-			return badUsage("--most is %d: choose 1 or more", opts.Most)
-		case opts.Stuck <= 0:
-			return badUsage("--stuck is %s: choose more than 0", opts.Stuck)
-		}
-		if opts.Since, err = parseMoment("--since", since, time.Now()); err != nil {
-			return err
-		}
-		if opts.Tenant != "" {
-			if err := checkTenant(opts.Tenant); err != nil {
+		run: func(ctx context.Context, app *app, args []string) error {
+			switch {
+			case len(args) > 0:
+				return badUsage("it takes no argument %q", args[0])
+			case opts.Most < 1:
+				return badUsage("--most is %d: choose 1 or more", opts.Most)
+			case opts.Stuck <= 0:
+				return badUsage("--stuck is %s: choose more than 0", opts.Stuck)
+			}
+			var err error
+			if opts.Since, err = parseMoment("--since", since, time.Now()); err != nil {
 				return err
 			}
-		}
-		report, err := runAudit(ctx, app, opts)
-		if err != nil {
+			if opts.Tenant != "" {
+				if err := checkTenant(opts.Tenant); err != nil {
+					return err
+				}
+			}
+			report, err := runAudit(ctx, app, opts)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(app.stdout).Encode(auditJSON{report, report.Proven()})
+			} else {
+				err = printAudit(app.stdout, report)
+			}
+			if err == nil && !report.Proven() {
+				err = &exitError{exitFound, errors.New("differences were found")}
+			}
 			return err
-		}
-		if asJSON {
-			err = json.NewEncoder(app.stdout).Encode(auditJSON{report, report.Proven()})
-		} else {
-			err = printAudit(app.stdout, report)
-		}
-		if err == nil && !report.Proven() {
-			err = &exitError{exitFound, errors.New("differences were found")}
-		}
-		return err
+		},
 	}
-	return c
 }
 
 // parseMoment reads a duration back from now, a day in UTC, or an instant, all in the past; the zero time for an empty text.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -64,6 +63,11 @@ func describe(findings []audit.Finding) string {
 // lies says where a record lies, as findings do.
 func lies(rec *kgo.Record) string {
 	return fmt.Sprintf("%s/%d@%d", rec.Topic, rec.Partition, rec.Offset)
+}
+
+// place is the condition on a table that names a record.
+func place(rec *kgo.Record) string {
+	return fmt.Sprintf("topic = '%s' AND partition = %d AND offset = %d", rec.Topic, rec.Partition, rec.Offset)
 }
 
 // marker is the place of a marker between two records of an item topic, where no item lies.
@@ -190,8 +194,9 @@ func TestAudit(t *testing.T) {
 
 	t.Run("since and tenant", func(t *testing.T) {
 		some := proven(t, &c.Parts, "--since", "1h", "--tenant", load.Tenant)
-		if diff := cmp.Diff(all[audit.CheckItems]-1, some[audit.CheckItems]); diff != "" { // one record names no tenant
-			t.Errorf("items since an hour of the only tenant (-want +got):\n%s", diff)
+		nobodys := c.SQL("SELECT count() FROM dead_letters WHERE tenant = '' AND topic = 'dead_letters' AND source_topic != 'dead_letters'") // the processors' letters
+		if got := fmt.Sprint(all[audit.CheckItems] - some[audit.CheckItems]); got != nobodys || nobodys == "0" {
+			t.Errorf("%s items are not of the only tenant, %s name no tenant", got, nobodys)
 		}
 		for check, n := range proven(t, &c.Parts, "--since", middle.Format(time.RFC3339Nano)) {
 			if check != audit.CheckTables && check != audit.CheckOutcomes && n != 0 {
@@ -219,9 +224,9 @@ func TestAudit(t *testing.T) {
 	now("rows", "referrals", "ownership.processed/1@0", "the table is not made from this topic")
 
 	// Dead letters of the sink's own.
-	c.SQL("INSERT INTO dead_letters SELECT * REPLACE (now64(3) + INTERVAL 1 HOUR AS write_by) FROM dead_letters WHERE topic = 'calls'")
+	c.SQL("INSERT INTO dead_letters SELECT * REPLACE (now64(3) + INTERVAL 1 HOUR AS write_by) FROM dead_letters WHERE " + place(junk[6]))
 	now("rows", "dead_letters", lies(junk[6]), "the dead letter about this record has more than one row")
-	mutate("ALTER TABLE dead_letters DELETE WHERE topic IN ('ownership.processed', 'accounts')")
+	mutate("ALTER TABLE dead_letters DELETE WHERE (" + place(junk[4]) + ") OR (" + place(junk[7]) + ")")
 	now("rows", "dead_letters", lies(junk[4]), "the record cannot be read and is no dead letter")
 	now("versions", "dead_letters", lies(junk[7]), "the record cannot be read and is no dead letter")
 

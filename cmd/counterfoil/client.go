@@ -30,20 +30,17 @@ func (e usageError) Is(target error) bool { return target == errUsage }
 
 func badUsage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
-// positional returns the arguments of a command and parses the flags that stand after or between them, where package flag stops. help is
-// true where they ask for help.
-func positional(flags *flag.FlagSet, args []string) (rest []string, help bool, err error) {
-	for len(args) > 0 {
-		rest = append(rest, args[0])
-		switch err := flags.Parse(args[1:]); {
-		case errors.Is(err, flag.ErrHelp):
-			return nil, true, nil
-		case err != nil:
-			return nil, false, usageError(err.Error())
+// parse reads flags wherever they stand, where package flag stops at the first argument, and returns the arguments between them.
+func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
 		}
-		args = flags.Args()
+		if flags.NArg() == 0 {
+			return rest, nil
+		}
+		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
-	return rest, false, nil
 }
 
 // checkTenant refuses what cannot be a tenant: it is part of record keys, before a slash.

@@ -37,7 +37,7 @@ var flagsOf = map[string][]string{
 func keysCommand() *command {
 	var opts keysFlags
 	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "keys",
 		args:    "create --tenant TENANT [flags] | list [--tenant TENANT] | disable ID | enable ID",
 		summary: "make, list, disable and enable the keys with which callers log in",
@@ -61,33 +61,26 @@ create writes the key alone to standard output, so that KEY=$(counterfoil keys c
 			f.StringVar(&opts.note, "note", "", "create: what the key is for, shown by list")
 			f.BoolVar(&opts.json, "json", false, "print JSON, one object a line")
 		},
-	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
-			return nil
-		case err != nil:
-			return err
-		case len(args) == 0:
-			return badUsage("say what to do: create, list, disable or enable")
-		}
-		action, allowed := args[0], flagsOf[args[0]]
-		if allowed == nil {
-			return badUsage("there is no action %q: use create, list, disable or enable", action)
-		}
-		flags.Visit(func(f *flag.Flag) {
-			if !slices.Contains(allowed, f.Name) && err == nil {
-				err = badUsage("--%s does not belong to keys %s", f.Name, action)
+		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) == 0 {
+				return badUsage("say what to do: create, list, disable or enable")
 			}
-		})
-		if err != nil {
-			return err
-		}
-		return runKeys(ctx, app, action, args[1:], &opts)
+			var err error
+			action, allowed := args[0], flagsOf[args[0]]
+			if allowed == nil {
+				return badUsage("there is no action %q: use create, list, disable or enable", action)
+			}
+			flags.Visit(func(f *flag.Flag) {
+				if !slices.Contains(allowed, f.Name) && err == nil {
+					err = badUsage("--%s does not belong to keys %s", f.Name, action)
+				}
+			})
+			if err != nil {
+				return err
+			}
+			return runKeys(ctx, app, action, args[1:], &opts)
+		},
 	}
-	return c
 }
 
 // runKeys does one action; args are what follows it.

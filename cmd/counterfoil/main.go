@@ -78,7 +78,8 @@ func run(ctx context.Context, app *app, args []string) int {
 	if cmd.flags != nil {
 		cmd.flags(flags)
 	}
-	switch err := flags.Parse(args[1:]); {
+	rest, err := parse(flags, args[1:])
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		commandHelp(app.stdout, cmd, flags)
 		return 0
@@ -86,7 +87,7 @@ func run(ctx context.Context, app *app, args []string) int {
 		fmt.Fprintf(app.stderr, "counterfoil %s: %v\nTry: counterfoil %s --help\n", cmd.name, err, cmd.name)
 		return 2
 	}
-	switch err := cmd.run(ctx, app, flags.Args()); {
+	switch err := cmd.run(ctx, app, rest); {
 	case err == nil:
 		return 0
 	case errors.Is(err, errUsage):

@@ -28,8 +28,7 @@ const exitOpen = 3
 
 func replayCommand() *command {
 	var opts replayArgs
-	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "replay",
 		args:    "SELECTION [--dry-run] [--json]",
 		summary: "put unprocessed items or dead letters through again",
@@ -67,7 +66,6 @@ Examples:
   counterfoil replay --dead-letters --reason unknown_schema --kind customer_events
   counterfoil replay --reason internal_error --json | jq -c '.items[] | select(.fate != "processed")'`,
 		flags: func(f *flag.FlagSet) {
-			flags = f
 			f.StringVar(&opts.reasons, "reason", "", "only items with one of these `codes`, separated by commas: not_found, no_match, internal_error, ...")
 			f.StringVar(&opts.kinds, "kind", "", "only of these `kinds`: customer_events, purchase, sales, ...; of dead letters the topics")
 			f.StringVar(&opts.Tenant, "tenant", "", "only of this tenant")
@@ -86,40 +84,32 @@ Examples:
 			f.IntVar(&opts.most, "most", 20, "how many items are named; all are counted, and --json names all")
 			f.BoolVar(&opts.asJSON, "json", false, "print the report as one JSON object")
 		},
-	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
-			return nil
-		case err != nil:
-			return err
-		case len(args) > 0:
-			return badUsage("it takes no argument %q", args[0])
-		}
-		if err := opts.check(time.Now()); err != nil {
-			return err
-		}
-		report, err := runReplay(ctx, app, opts.Options)
-		if err != nil {
-			return err
-		}
-		if opts.asJSON {
-			err = json.NewEncoder(app.stdout).Encode(report)
-		} else {
-			err = printReplay(app.stdout, report, opts.most)
-		}
-		if left := len(report.Items) - report.Count(replay.FateProcessed, replay.FatePublished); err == nil && left > 0 {
-			verb := "are"
-			if report.DryRun {
-				verb = "would be"
+		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) > 0 {
+				return badUsage("it takes no argument %q", args[0])
 			}
-			err = &exitError{exitOpen, fmt.Errorf("%s of %s items %s not processed", grouped(int64(left)), grouped(int64(len(report.Items))), verb)}
-		}
-		return err
+			if err := opts.check(time.Now()); err != nil {
+				return err
+			}
+			report, err := runReplay(ctx, app, opts.Options)
+			if err != nil {
+				return err
+			}
+			if opts.asJSON {
+				err = json.NewEncoder(app.stdout).Encode(report)
+			} else {
+				err = printReplay(app.stdout, report, opts.most)
+			}
+			if left := len(report.Items) - report.Count(replay.FateProcessed, replay.FatePublished); err == nil && left > 0 {
+				verb := "are not processed"
+				if report.DryRun {
+					verb = "would stay as they are"
+				}
+				err = &exitError{exitOpen, fmt.Errorf("%s of %s items %s", grouped(int64(left)), grouped(int64(len(report.Items))), verb)}
+			}
+			return err
+		},
 	}
-	return c
 }
 
 // replayArgs are the flags.

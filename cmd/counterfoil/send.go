@@ -37,8 +37,7 @@ const (
 
 func sendCommand() *command {
 	var opts sendOptions
-	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "send",
 		args:    "TOPIC FILE --tenant TENANT [flags]",
 		summary: "produce JSON lines to an item, fact or reference topic, as an upstream system would",
@@ -60,27 +59,18 @@ Examples:
   counterfoil send accounts gone.jsonl --tenant acme --delete
       {"id":"4A5EF3CF26BA4FD2AA1FD2F8AC1C52B1"}`,
 		flags: func(f *flag.FlagSet) {
-			flags = f
 			f.StringVar(&opts.tenant, "tenant", "", "whose data it is; required")
 			f.StringVar(&opts.refField, "ref-field", "", "member of each line that holds your own reference: it comes back with the outcome, and is not part of the record")
 			f.BoolVar(&opts.remove, "delete", false, "reference and fact topics: delete the records that the lines name by their own id; other members are ignored, so that the file that was sent deletes what it made")
 			f.IntVar(&opts.skip, "skip", 0, "leave out so many lines at the beginning: they were sent before")
 		},
+		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) != 2 {
+				return badUsage("it takes a topic and a file (- for standard input), not %d arguments", len(args))
+			}
+			return send(ctx, app, args[0], args[1], opts)
+		},
 	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
-			return nil
-		case err != nil:
-			return err
-		case len(args) != 2:
-			return badUsage("it takes a topic and a file (- for standard input), not %d arguments", len(args))
-		}
-		return send(ctx, app, args[0], args[1], opts)
-	}
-	return c
 }
 
 type sendOptions struct {

@@ -24,8 +24,7 @@ import (
 
 func tailCommand() *command {
 	var opts tailOptions
-	var flags *flag.FlagSet
-	c := &command{
+	return &command{
 		name:    "tail",
 		args:    "TOPIC [flags]",
 		summary: "print a topic's records as JSON lines",
@@ -40,45 +39,37 @@ Examples:
   counterfoil tail ownership.processed --follow --tenant acme
   counterfoil tail accounts --from start --tenant acme | jq -c .value | counterfoil send accounts - --tenant acme-test`,
 		flags: func(f *flag.FlagSet) {
-			flags = f
 			f.StringVar(&opts.from, "from", "end", "start: print from the first record that is left; end: print the last ones")
 			f.IntVar(&opts.n, "n", -1, "how many records: from the start the first n, else the last n of all partitions together (default: all, or 10)")
 			f.BoolVar(&opts.follow, "follow", false, "go on with what comes, until Ctrl-C")
 			f.StringVar(&opts.tenant, "tenant", "", "only records of this tenant")
 		},
+		run: func(ctx context.Context, app *app, args []string) error {
+			switch {
+			case len(args) != 1:
+				return badUsage("it takes one topic, not %d arguments", len(args))
+			case opts.from != "start" && opts.from != "end":
+				return badUsage("--from is %q: choose start or end", opts.from)
+			case opts.n < -1:
+				return badUsage("--n is %d: choose 0 or more", opts.n)
+			}
+			cfg, registry, err := kafkaAndRegistry(app)
+			if err != nil {
+				return err
+			}
+			client, err := reachKafka(ctx, cfg.Kafka)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			kafka, err := cfg.Kafka.Opts()
+			if err != nil {
+				return err
+			}
+			t := newTailer(args[0], opts, kafka, client, registry.Client(), app.stdout)
+			return t.run(ctx)
+		},
 	}
-	c.run = func(ctx context.Context, app *app, args []string) error {
-		args, help, err := positional(flags, args)
-		switch {
-		case help:
-			commandHelp(app.stdout, c, flags)
-			return nil
-		case err != nil:
-			return err
-		case len(args) != 1:
-			return badUsage("it takes one topic, not %d arguments", len(args))
-		case opts.from != "start" && opts.from != "end":
-			return badUsage("--from is %q: choose start or end", opts.from)
-		case opts.n < -1:
-			return badUsage("--n is %d: choose 0 or more", opts.n)
-		}
-		cfg, registry, err := kafkaAndRegistry(app)
-		if err != nil {
-			return err
-		}
-		client, err := reachKafka(ctx, cfg.Kafka)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		kafka, err := cfg.Kafka.Opts()
-		if err != nil {
-			return err
-		}
-		t := newTailer(args[0], opts, kafka, client, registry.Client(), app.stdout)
-		return t.run(ctx)
-	}
-	return c
 }
 
 type tailOptions struct {

@@ -420,9 +420,18 @@ func TestTakeOverWaitsForInsertsOnTheWay(t *testing.T) {
 // expel has the group throw a member out that knows nothing of it.
 func (r *rig) expel(s *running) {
 	r.t.Helper()
-	s.decoding.Lock()
-	id, _ := s.client.GroupMetadata()
-	s.decoding.Unlock()
+	id := ""
+	for range 100 { // it may not have begun
+		s.decoding.Lock()
+		if s.client != nil {
+			id, _ = s.client.GroupMetadata()
+		}
+		s.decoding.Unlock()
+		if id != "" {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group, req.MemberID = schemas.GroupSink, id
 	member := kmsg.NewLeaveGroupRequestMember()

@@ -48,7 +48,7 @@ type excuse struct {
 
 func newRun(t *testing.T, opts ...harness.Option) *run {
 	t.Helper()
-	r := &run{t: t, c: harness.StartCluster(t, append(opts, harness.Breakable(), harness.Supervised())...), held: map[string]*sync.Mutex{}, counts: map[string]int{}}
+	r := &run{t: t, c: harness.StartCluster(t, append(opts, harness.Breakable(), harness.Supervised(), harness.Env("LOG_LEVEL=DEBUG"))...), held: map[string]*sync.Mutex{}, counts: map[string]int{}}
 	b := r.c.Broken
 	for need, met := range map[need]bool{
 		ownKafka: b.Broker != nil, apache: b.Broker != nil && b.Broker.Apache(), fake: b.Broker != nil && !b.Broker.Apache(),

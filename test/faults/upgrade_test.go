@@ -140,7 +140,7 @@ func previousVersion(t *testing.T) string {
 		t.Fatalf("unpack %s: %v\n%s", commit, err, out)
 	}
 	path := filepath.Join(dir, "counterfoil-before")
-	build := exec.Command("go", "build", "-o", path, "./cmd/counterfoil")
+	build := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/counterfoil")
 	build.Dir, build.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", commit, err, out)

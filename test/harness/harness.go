@@ -49,7 +49,7 @@ func Binary(t testing.TB) string {
 			return
 		}
 		binary.path = filepath.Join(binary.dir, "counterfoil")
-		build := exec.Command("go", "build", "-o", binary.path, "github.com/counterfoil/counterfoil/cmd/counterfoil")
+		build := exec.Command("go", "build", "-trimpath", "-o", binary.path, "github.com/counterfoil/counterfoil/cmd/counterfoil")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			binary.err = fmt.Errorf("build counterfoil: %w\n%s", err, out)

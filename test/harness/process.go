@@ -86,11 +86,25 @@ func (p *Process) Start() {
 func (p *Process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil
-	}
 	if p.cmd != nil {
 		return errors.New("it runs already")
+	}
+	return p.startLocked()
+}
+
+// startAgain starts a process that has ended by itself, unless the test has ended it meanwhile, or started it.
+func (p *Process) startAgain() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.expected || p.cmd != nil {
+		return nil
+	}
+	return p.startLocked()
+}
+
+func (p *Process) startLocked() error {
+	if p.closed {
+		return nil
 	}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -120,7 +134,7 @@ func (p *Process) start() error {
 		close(ended)
 		if unasked && p.restarts {
 			time.Sleep(200 * time.Millisecond)
-			_ = p.start() // fails where the test has started it meanwhile
+			_ = p.startAgain() // what keeps it from starting shows when the test waits for it
 		}
 	}()
 	return nil

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/counterfoil/counterfoil/test/harness"
 )
 
 // number reads a variable of the environment.
@@ -35,9 +37,12 @@ func runSeeds(t *testing.T, test string, run func(seed uint64, traced bool) *sim
 		}
 		return
 	}
-	count := uint64(defaultSeeds)
-	if os.Getenv("SOAK") != "" {
+	count := uint64(2000)
+	switch {
+	case os.Getenv("SOAK") != "":
 		count = 100_000
+	case harness.Raced:
+		count = 100
 	}
 	count, _ = number(t, "SEEDS", count)
 	seed := firstViolation(count, func(seed uint64) bool { return run(seed, false).wrong != nil })

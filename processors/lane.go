@@ -42,6 +42,7 @@ type lane struct {
 	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
+	done       int64       // every record below has been judged and committed, -1 until the first one is polled; guarded by session.mu
 
 	// The round under way.
 	view    reference.View
@@ -73,7 +74,7 @@ func newLane(s *session, k *kind, partition int32) *lane {
 	l := &lane{
 		s: s, kind: k, partition: partition,
 		partitions: s.partitions[k.name], epoch: s.p.deps.Epochs.Of(k.name), codecs: s.codecs[k.name],
-		judged: time.Now(),
+		judged: time.Now(), done: -1,
 	}
 	l.clearState()
 	return l
@@ -121,6 +122,9 @@ func (l *lane) keep() {
 	for _, t := range l.tables() {
 		t.keep()
 	}
+	l.s.mu.Lock()
+	l.done = l.next
+	l.s.mu.Unlock()
 	l.s.p.metrics.judged(l)
 	l.drop()
 }

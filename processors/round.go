@@ -34,7 +34,11 @@ func newRound(s *session) *round { return &round{s: s} }
 
 // run: sort → learn → decide → produce → commit → keep. An error means that the session must be given up.
 func (r *round) run(fetches kgo.Fetches) error {
-	if !r.sort(fetches) {
+	ours, err := r.sort(fetches)
+	if err != nil {
+		return err
+	}
+	if !ours {
 		return r.s.abort()
 	}
 	if r.count == 0 {
@@ -53,8 +57,7 @@ func (r *round) run(fetches kgo.Fetches) error {
 	if err := r.produce(); err != nil {
 		return err
 	}
-	stops := r.stops()
-	committed, err := r.s.end(stops)
+	committed, err := r.s.end(r.positions())
 	if err != nil || !committed {
 		return err
 	}
@@ -63,17 +66,18 @@ func (r *round) run(fetches kgo.Fetches) error {
 	for _, w := range r.work {
 		w.lane.keep()
 	}
-	r.s.rewind(stops)
+	r.s.rewind(r.stops())
 	return nil
 }
 
-// sort assigns what was polled to its lanes; false where some of it is no longer ours.
-func (r *round) sort(fetches kgo.Fetches) bool {
+// sort assigns what was polled to its lanes; false where some of it is no longer ours. An error is a record that was judged already: what is
+// committed is not what this session believes.
+func (r *round) sort(fetches kgo.Fetches) (ours bool, err error) {
 	clear(r.work)
 	r.work, r.count, r.asking = r.work[:0], 0, 0
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	ours := true
+	ours = true
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if len(p.Records) == 0 {
 			return
@@ -82,6 +86,13 @@ func (r *round) sort(fetches kgo.Fetches) bool {
 		if l == nil || !l.restored || l.waiting != nil {
 			ours = false
 			return
+		}
+		switch from := p.Records[0].Offset; {
+		case l.done < 0:
+			l.done = from
+			r.s.log.Debug("took a partition over", "topic", p.Topic, "partition", p.Partition, "from", from, "generation", r.s.generation, "member", l.member)
+		case from < l.done:
+			err = fmt.Errorf("%s partition %d was judged to %d, and is read again from %d", p.Topic, p.Partition, l.done, from)
 		}
 		for _, rec := range p.Records {
 			if !rec.Attrs.IsControl() {
@@ -96,7 +107,7 @@ func (r *round) sort(fetches kgo.Fetches) bool {
 		}
 		r.work = append(r.work, portion{l, p.Records})
 	})
-	return ours && !r.s.revoked
+	return ours && !r.s.revoked, err
 }
 
 // learn waits for what the round's decisions may depend on. It gives way, with an error, to a rebalance.
@@ -228,6 +239,15 @@ func (r *round) produce() error {
 		}
 	}
 	return flush()
+}
+
+// positions are those up to which the partitions of the round have been judged.
+func (r *round) positions() map[place]int64 {
+	all := make(map[place]int64, len(r.work))
+	for _, w := range r.work {
+		all[w.lane.place()] = w.lane.next
+	}
+	return all
 }
 
 // stops are the positions of the partitions that wait at a record.

@@ -56,13 +56,14 @@ type session struct {
 	moved      bool          // positions moved over markers only since the last commit
 	rebalance  chan struct{} // a rebalance wants to begin and waits for the round to end
 
-	mu      sync.Mutex // held briefly; the group's callbacks take it
-	joined  bool
-	lanes   map[place]*lane
-	adopted []*lane // assigned, not taken over yet
-	revoked bool    // a partition was taken from us since the last end: the transaction session refuses to commit
-	wake    func()  // ends the poll under way
-	failure error   // of a take-over
+	mu         sync.Mutex // held briefly; the group's callbacks take it
+	joined     bool
+	generation int32 // of the group, in which the lanes are ours
+	lanes      map[place]*lane
+	adopted    []*lane // assigned, not taken over yet
+	revoked    bool    // a partition was taken from us since the last end: the transaction session refuses to commit
+	wake       func()  // ends the poll under way
+	failure    error   // of a take-over
 }
 
 // consumerOptions are those of both clients that read: the group's, and a take-over's.
@@ -227,10 +228,10 @@ func (s *session) onBlocked(context.Context, *kgo.Client) {
 
 // onAssigned notes new partitions, which are paused before their first fetch. The rest happens in the loop and beside it.
 func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[string][]int32) {
-	member, _ := cl.GroupMetadata()
+	member, generation := cl.GroupMetadata()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joined = true
+	s.joined, s.generation = true, generation
 	if s.expelled(member) {
 		s.failure = errExpelled
 	}
@@ -253,6 +254,11 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 // the broker would take its commits. So each lane remembers the member that it was assigned to, and nothing is committed under another.
 var errExpelled = errors.New("expelled from the group and joined again under another member id")
 
+// errGeneration refuses the commit of a round that the group has overtaken: the client has joined the next generation already, and only waits
+// for the round to end before it says what that took from us. The broker takes a commit under the new generation whoever owns the partition by
+// now. So a round is committed under the generation in which it was polled, or not at all.
+var errGeneration = errors.New("the group's next generation began before the round was committed")
+
 // expelled reports whether a partition was assigned to another member id than the present one. Under mu.
 func (s *session) expelled(member string) bool {
 	for _, l := range s.lanes {
@@ -273,6 +279,7 @@ func (s *session) onRevoked(_ context.Context, _ *kgo.Client, revoked map[string
 			if l := s.lanes[at]; l != nil {
 				l.dropped.Store(true)
 				delete(s.lanes, at)
+				s.log.Debug("gave a partition up", "topic", topic, "partition", partition, "judged_to", l.done, "generation", s.generation)
 			}
 			s.p.metrics.dropPartition(topic, partition)
 			s.revoked = true
@@ -284,18 +291,18 @@ func (s *session) onRevoked(_ context.Context, _ *kgo.Client, revoked map[string
 // run polls and judges until ctx is done (nil) or the session cannot go on.
 func (s *session) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := s.settleRevocation(); err != nil {
-			return err
-		}
 		s.takeOverAdopted()
 		s.resumeWaiting()
 		fetches, err := s.poll(ctx)
 		if err != nil {
 			return err
 		}
-		if fetches.NumRecords() == 0 {
+		switch { // no rebalance begins from here on until it is allowed again
+		case s.wasRevoked():
+			err = s.abort()
+		case fetches.NumRecords() == 0:
 			err = s.commitIdle()
-		} else {
+		default:
 			err = s.round.run(fetches)
 		}
 		if err != nil {
@@ -307,20 +314,20 @@ func (s *session) run(ctx context.Context) error {
 	return nil
 }
 
-// poll returns at once when there are records, else when there is other work or after a while.
+// poll returns at once when there are records, else when there is other work or after a while. It never returns without having polled: that is
+// what holds rebalances up, and only so nothing that the round knows of its partitions changes beneath it.
 func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
 	wait, cancel := context.WithTimeout(ctx, s.pollTime())
 	defer cancel()
 	s.mu.Lock()
 	s.wake = cancel
-	pending := len(s.adopted) > 0 || s.revoked
+	if len(s.adopted) > 0 || s.revoked {
+		cancel()
+	}
 	failure := s.failure
 	s.mu.Unlock()
 	if failure != nil {
 		return nil, failure
-	}
-	if pending {
-		return nil, nil
 	}
 	select {
 	case <-s.rebalance: // was let through
@@ -352,20 +359,16 @@ func isNoCommit(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "no prior committed offset")
 }
 
-// settleRevocation clears the transaction session's refusal to commit: nothing has been sent, so what was polled is read again from the
-// commit.
-func (s *session) settleRevocation() error {
+func (s *session) wasRevoked() bool {
 	s.mu.Lock()
-	revoked := s.revoked
-	s.mu.Unlock()
-	if !revoked {
-		return nil
-	}
-	return s.abort()
+	defer s.mu.Unlock()
+	return s.revoked
 }
 
-// abort ends a round in which a partition was taken from us. No commit was sent; after a clean answer only the overlay is dropped, and
-// everything polled is read again from the commit. A revocation that comes in while the abort is under way is settled by the next one.
+// abort ends a round in which a partition was taken from us, and the transaction session's refusal to commit with it. No commit was sent; after
+// a clean answer only the overlay is dropped, and everything polled is read again from the commit. It must run while rebalances are held up:
+// the client reads what is committed and goes back to it in two steps, and a partition that went and came again in between would be judged
+// from where it was when it went.
 func (s *session) abort() error {
 	s.mu.Lock()
 	s.revoked = false
@@ -375,6 +378,12 @@ func (s *session) abort() error {
 	if _, err := s.gts.End(bound, kgo.TryAbort); err != nil {
 		return fmt.Errorf("abort: %w", err)
 	}
+	s.aborted()
+	return nil
+}
+
+// aborted forgets the round under way.
+func (s *session) aborted() {
 	s.p.metrics.rounds.WithLabelValues("aborted").Inc()
 	s.moved = false
 	s.mu.Lock()
@@ -384,7 +393,6 @@ func (s *session) abort() error {
 		l.drop()
 		s.release(l)
 	}
-	return nil
 }
 
 // resumeWaiting lets a partition go on whose schema the registry has answered for.
@@ -444,17 +452,18 @@ func (s *session) commitIdle() error {
 	return err
 }
 
-// end commits a round, of which positions are those partitions that did not judge all that was polled of them.
+// end commits a round, of which positions are those up to which its partitions have been judged.
 //
 // Only (true, nil) is a commit. After anything else nobody here knows what the broker did with it (an answer of "aborted" has been seen
 // after a commit that was applied), so the session is given up: a fresh client of the same transactional id learns it from the committed
-// positions. The exception is a round in which a partition was taken from us: it is not committed (false, nil), see abort.
+// positions. The exception is a round in which a partition was taken from us, or may have been: it is not committed (false, nil), see abort and
+// errGeneration.
 func (s *session) end(positions map[place]int64) (committed bool, err error) {
-	s.mu.Lock()
-	revoked := s.revoked
-	s.mu.Unlock()
-	if revoked {
+	if s.wasRevoked() {
 		return false, s.abort()
+	}
+	if err := covers(s.cl.UncommittedOffsets(), positions); err != nil {
+		return false, err
 	}
 	begun := time.Now()
 	// End waits for the group's answer without a bound of its own; one that does not come is an unknown commit like any other.
@@ -466,10 +475,17 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 		if s.expelled(req.MemberID) {
 			return errExpelled
 		}
+		if req.Generation != s.generation {
+			return errGeneration
+		}
 		correct(req, positions)
 		return nil
 	})
 	committed, err = s.gts.End(ctx, kgo.TryCommit)
+	if errors.Is(err, errGeneration) { // and the abort was answered
+		s.aborted()
+		return false, nil
+	}
 	if err != nil || !committed {
 		s.p.metrics.rounds.WithLabelValues("unknown").Inc()
 		return false, &commitError{err}
@@ -491,13 +507,23 @@ func (e *commitError) Error() string {
 
 func (e *commitError) Unwrap() error { return e.cause }
 
-// correct sets the positions to commit of partitions that stopped before the end of what was polled.
+// covers checks that the client will commit a position for every partition of a round. Outcomes without their positions would be judged again.
+func covers(uncommitted map[string]map[int32]kgo.EpochOffset, positions map[place]int64) error {
+	for at, position := range positions {
+		if to, ok := uncommitted[at.topic][at.partition]; !ok || to.Offset < position {
+			return fmt.Errorf("%s partition %d was judged to %d, and the client knows nothing to commit of it", at.topic, at.partition, position)
+		}
+	}
+	return nil
+}
+
+// correct sets the positions to commit, of which those of partitions that stopped lie before the end of what was polled.
 func correct(req *kmsg.TxnOffsetCommitRequest, positions map[place]int64) {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			if position, ok := positions[place{t.Topic, p.Partition}]; ok {
+			if position, ok := positions[place{t.Topic, p.Partition}]; ok && position != p.Offset {
 				p.Offset, p.LeaderEpoch = position, -1
 			}
 		}

@@ -151,23 +151,24 @@ func (l *lane) apply(key string, value *schemas.OwnershipState) {
 // engineSession is the life of one client: processors.session.
 type engineSession struct {
 	*engine
-	client    *client
-	committed map[tp]int64 // as the client knows it
-	by        session
-	inTx      bool
-	failing   lock // GroupTransactSession.failMu
-	refuses   bool // the transaction session does: a callback has fired since the last end
-	lanes     map[tp]*lane
-	adopted   []*lane
-	revoked   bool
-	moved     bool
-	waits     signal // a rebalance waits for the round, or a reference has come
-	blocked   bool
-	failure   error
-	stopped   bool
-	progress  bool
-	tasks     int
-	over      signal
+	client     *client
+	committed  map[tp]int64 // as the client knows it
+	by         session
+	inTx       bool
+	failing    lock // GroupTransactSession.failMu
+	refuses    bool // the transaction session does: a callback has fired since the last end
+	lanes      map[tp]*lane
+	adopted    []*lane
+	revoked    bool
+	generation int // in which the lanes are ours
+	moved      bool
+	waits      signal // a rebalance waits for the round, or a reference has come
+	blocked    bool
+	failure    error
+	stopped    bool
+	progress   bool
+	tasks      int
+	over       signal
 }
 
 // open is openSession.
@@ -213,6 +214,7 @@ func (c *engineSession) close(t *task) {
 
 func (c *engineSession) onAssigned(_ *task, assigned []tp) {
 	member := c.client.member
+	c.generation = c.client.generation
 	if c.expelled(member) {
 		c.failure = errExpelled
 	}
@@ -258,17 +260,14 @@ func (c *engineSession) run(t *task) error {
 		if c.failure != nil {
 			return c.failure
 		}
-		if c.revoked {
-			if err := c.abort(t); err != nil {
-				return err
-			}
-		}
 		c.takeOverAdopted()
-		t.lock(&c.client.rebalancing)
+		c.client.poll(t)
 		c.blocked = false
 		polled := c.fetch()
 		var err error
 		switch {
+		case c.revoked:
+			err = c.abort(t)
 		case len(polled) > 0:
 			t.step("polled")
 			err = c.round(t, polled)
@@ -459,12 +458,19 @@ func (c *engineSession) insist(t *task, what string, serve func(answer func(stru
 // errCommit mirrors commitError: it is not known whether a round was committed.
 var errCommit = errors.New("it is not known whether the round was committed")
 
+// errGeneration mirrors the error of that name: the round was overtaken and is aborted.
+var errGeneration = errors.New("the group's next generation began before the round was committed")
+
 // end is session.end.
 func (c *engineSession) end(t *task) (committed bool, err error) {
 	if c.revoked {
 		return false, c.abort(t)
 	}
 	committed, err = c.tryCommit(t)
+	if errors.Is(err, errGeneration) {
+		c.aborted()
+		return false, nil
+	}
 	if (err != nil || !committed) && !c.off[freshClient] {
 		return false, fmt.Errorf("%w: %w", errCommit, err)
 	}
@@ -500,6 +506,8 @@ func (c *engineSession) tryCommit(t *task) (committed bool, err error) {
 		t.step("before TxnOffsetCommit")
 		if c.expelled(id) {
 			failed, err = true, errExpelled
+		} else if generation != c.generation {
+			failed, err = true, errGeneration
 		} else if err = c.insist(t, "TxnOffsetCommit", func(answer func(struct{}, error)) {
 			c.w.transactions.commitOffsets(by, id, generation, !c.off[offsetsFenced], after, answer)
 		}); err == nil {
@@ -551,6 +559,12 @@ func (c *engineSession) abort(t *task) error {
 	}
 	c.refuses = false
 	c.rewind()
+	c.aborted()
+	return nil
+}
+
+// aborted is session.aborted.
+func (c *engineSession) aborted() {
 	c.moved = false
 	for _, l := range c.lanes {
 		if !c.off[overlayDropped] {
@@ -559,7 +573,6 @@ func (c *engineSession) abort(t *task) error {
 			l.keep()
 		}
 	}
-	return nil
 }
 
 // takeOverAdopted is the function of that name.

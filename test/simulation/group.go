@@ -317,6 +317,7 @@ type client struct {
 	paused     map[tp]bool  // not fetched
 	// rebalancing is held by the callbacks, and by whoever polls until it has done with what it got (BlockRebalanceOnPoll).
 	rebalancing lock
+	waiting     int    // callbacks that wait for it: they come first
 	blocked     func() // a callback waits for it; may be nil
 	unblocked   bool   // callbacks come at any moment
 
@@ -458,6 +459,16 @@ func (c *client) block(t *task) {
 	}
 	if c.rebalancing.held && c.blocked != nil {
 		c.blocked()
+	}
+	c.waiting++
+	t.lock(&c.rebalancing)
+	c.waiting--
+}
+
+// poll holds callbacks up until the lock is given back.
+func (c *client) poll(t *task) {
+	for c.waiting > 0 {
+		t.wait(&c.rebalancing.free, 0)
 	}
 	t.lock(&c.rebalancing)
 }

@@ -7,11 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -144,6 +147,7 @@ var catalogue = []fault{
 
 func pick[T any](dice *rand.Rand, all []T) T { return all[dice.IntN(len(all))] }
 
+// sleep waits for a random time.
 func sleep(dice *rand.Rand, least, most time.Duration) {
 	time.Sleep(least + time.Duration(dice.Int64N(int64(most-least))))
 }
@@ -389,12 +393,48 @@ func someTables(dice *rand.Rand) []string {
 	return all[:1+dice.IntN(3)]
 }
 
-// named are the faults of the catalogue whose names have a part, all for "", and of these only those whose needs are met.
-func named(part string, have need) (all []fault) {
-	for _, f := range catalogue {
+// named are the faults of a deck whose names have a part, all for "", and of these only those whose needs are met.
+func named(deck []fault, part string, have need) (all []fault) {
+	for _, f := range deck {
 		if f.needs&^have == 0 && strings.Contains(f.name, part) {
 			all = append(all, f)
 		}
 	}
 	return all
+}
+
+// The seeds of CI play every fault of the catalogue: half of them on kfake and the other on Apache Kafka, and all of them what one broker can do.
+func TestHandsHaveTheWholeCatalogue(t *testing.T) {
+	const others = ownKafka | ownRegistry | ownClickHouse
+	names := func(deck []fault) []string {
+		var all []string
+		for _, f := range deck {
+			all = append(all, f.name)
+		}
+		slices.Sort(all)
+		return all
+	}
+	// played are the faults of some hands on a broker.
+	played := func(seeds []uint64, broker need) (all []fault) {
+		for _, seed := range seeds {
+			hand, rest := deal(seed)
+			if diff := cmp.Diff(names(catalogue), names(slices.Concat(hand, rest))); diff != "" {
+				t.Errorf("seed %d: catalogue (-), deck (+)\n%s", seed, diff)
+			}
+			all = append(all, named(hand, "", others|broker)...)
+		}
+		return all
+	}
+	for first := uint64(0); first < 100*hands; first += hands {
+		kfake, kafka := []uint64{first, first + 1}, []uint64{first + 2, first + 3}
+		all := append(played(kfake, fake), played(kafka, apache)...)
+		if diff := cmp.Diff(names(catalogue), names(all)); diff != "" {
+			t.Errorf("seeds %v on kfake and %v on Apache Kafka: catalogue (-), played (+)\n%s", kfake, kafka, diff)
+		}
+		for _, broker := range []need{fake, apache} {
+			if diff := cmp.Diff(names(named(catalogue, "", others|broker)), names(played(append(kfake, kafka...), broker))); diff != "" {
+				t.Errorf("seeds from %d on one broker: what it can do (-), played (+)\n%s", first, diff)
+			}
+		}
+	}
 }

@@ -58,7 +58,7 @@ func newRun(t *testing.T, opts ...harness.Option) *run {
 			r.have |= need
 		}
 	}
-	if len(named(os.Getenv("FAULT"), r.have)) == 0 {
+	if len(r.wanted(catalogue)) == 0 {
 		t.Fatalf("FAULT: no fault that can be done here has %q in its name", os.Getenv("FAULT"))
 	}
 	t.Cleanup(func() { // while everything still runs
@@ -89,22 +89,48 @@ func (r *run) bulk(seed uint64, workers, factor int) *load.Load {
 	return l
 }
 
-// hands are the seeds that share a deck of all kinds of faults: any so many seeds, from a multiple of it on, have each kind at least once.
+// hands are the seeds that share a deck, the catalogue in an order of its own: any so many seeds, from a multiple of it on, play all of it that can
+// be done. What only kfake can do is in the first hands and what only Apache Kafka can do in the last, so that they do so together where the first
+// half of them is played on kfake and the other on Apache Kafka, as in CI.
 const hands = 4
 
-// schedule draws faults from a seed: each kind comes once before any comes again.
+// deal returns the deck of a seed, of which its hand comes first.
+func deal(seed uint64) (hand, rest []fault) {
+	deck := shuffled(rand.New(rand.NewPCG(seed/hands, 1<<33)))
+	slices.SortStableFunc(deck, func(a, b fault) int { return half(a) - half(b) })
+	k := int(seed % hands)
+	from, to := k*len(deck)/hands, (k+1)*len(deck)/hands
+	return deck[from:to], slices.Concat(deck[to:], deck[:from])
+}
+
+func shuffled(r *rand.Rand) []fault {
+	deck := slices.Clone(catalogue)
+	r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+	return deck
+}
+
+// half is negative for what only kfake can do and positive for what only Apache Kafka can do.
+func half(f fault) int {
+	switch {
+	case f.needs&fake != 0:
+		return -1
+	case f.needs&apache != 0:
+		return 1
+	}
+	return 0
+}
+
+// wanted are the faults of a deck whose needs are met and whose names have the part that FAULT says.
+func (r *run) wanted(deck []fault) []fault { return named(deck, os.Getenv("FAULT"), r.have) }
+
+// schedule draws faults from a seed: first its hand, and each kind comes once before any comes again.
 func (r *run) schedule(seed uint64) func() (f fault, dice *rand.Rand, pause time.Duration, beside bool) {
-	shuffle, dice := rand.New(rand.NewPCG(seed/hands, 1<<33)), rand.New(rand.NewPCG(seed, 1<<34))
-	var deck []fault
+	dice, shuffle := rand.New(rand.NewPCG(seed, 1<<34)), rand.New(rand.NewPCG(seed, 1<<33))
+	hand, rest := deal(seed)
+	deck := r.wanted(slices.Concat(hand, rest))
 	return func() (fault, *rand.Rand, time.Duration, bool) {
 		if len(deck) == 0 {
-			first := deck == nil
-			deck = named(os.Getenv("FAULT"), r.have)
-			shuffle.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
-			if first {
-				n := int(seed%hands) * len(deck) / hands
-				deck = slices.Concat(deck[n:], deck[:n])
-			}
+			deck = r.wanted(shuffled(shuffle))
 		}
 		f := deck[0]
 		deck = deck[1:]
@@ -112,8 +138,11 @@ func (r *run) schedule(seed uint64) func() (f fault, dice *rand.Rand, pause time
 	}
 }
 
-// hand is how many faults a short run has.
-func (r *run) hand() int { return (len(named(os.Getenv("FAULT"), r.have)) + hands - 1) / hands }
+// hand is how many faults the short run of a seed has: one where its hand has none that are wanted.
+func (r *run) hand(seed uint64) int {
+	hand, _ := deal(seed)
+	return max(1, len(r.wanted(hand)))
+}
 
 // breakThings carries out a seed's schedule until enough reports true, then lets everything recover. A third of the faults begin beside the one
 // before them.

@@ -50,12 +50,12 @@ func TestShardsSurviveKills(t *testing.T) {
 		if n >= len(faults) {
 			fault = pick(dice, faults)
 		}
-		between(dice, 500*time.Millisecond, 1500*time.Millisecond)
+		sleep(dice, 500*time.Millisecond, 1500*time.Millisecond)
 		began := time.Now()
 		fault.do()
 		t.Logf("%s, for %s", fault.name, time.Since(began).Round(10*time.Millisecond))
 	}
-	between(dice, 500*time.Millisecond, time.Second)
+	sleep(dice, 500*time.Millisecond, time.Second)
 	for _, copy := range r.c.All() {
 		copy.WaitReady()
 	}

@@ -107,13 +107,27 @@ func (c *clinic) sql(statements ...string) func(*testing.T) {
 	}
 }
 
-// commitAt commits an offset of partition 0 of sales for the group that judges them.
-func (c *clinic) commitAt(at int64) func(*testing.T) {
+// commitAt commits an offset of a group.
+func (c *clinic) commitAt(group, topic string, partition int32, at int64) func(*testing.T) {
 	return func(t *testing.T) {
 		t.Helper()
 		offsets := kadm.Offsets{}
-		offsets.Add(kadm.Offset{Topic: schemas.KindSales, Partition: 0, At: at, LeaderEpoch: -1})
-		c.commit(t, schemas.GroupMatching, offsets)
+		offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: at, LeaderEpoch: -1})
+		c.commit(t, group, offsets)
+	}
+}
+
+// recreate creates a topic that was deleted anew, with positions of its group at its start.
+func (c *clinic) recreate(t *testing.T, name, group string) {
+	t.Helper()
+	topic, _ := schemas.TopicNamed(name)
+	var configs []string
+	for k, v := range topic.Config {
+		configs = append(configs, k, v)
+	}
+	c.broker.CreateTopic(t, name, 2, configs...)
+	for p := range int32(2) {
+		c.commitAt(group, name, p, 0)(t)
 	}
 }
 
@@ -159,6 +173,8 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 	var open *kgo.Client
 	var key string
 	sale := func(t *testing.T) { c.produce(t, c.client, schemas.KindSales, 1, "waits") }
+	// What waits is read before the next case: this test may take longer than a record may wait.
+	salesRead := func(to int64) func(*testing.T) { return c.commitAt(schemas.GroupMatching, schemas.KindSales, 1, to) }
 	clock := map[string]string{"clickhouse.clock": statusWarning, "groups.lag": statusWarning}
 	for _, p := range []struct {
 		name  string
@@ -173,7 +189,7 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 			says: []string{"topic sales", "168h0m0s", "retention.ms=-1"}},
 		{name: "retention, and a record that has waited for more than half of it", plant: steps(sale, c.later(4*24*time.Hour)),
 			want: with(clock, "topics.retention", statusFailure), says: []string{"topic sales", "96h0m"}, broke: "kept running",
-			undo: steps(c.later(0), c.set("sales", "retention.ms", "-1"))},
+			undo: steps(c.later(0), salesRead(1), c.set("sales", "retention.ms", "-1"))},
 		{name: "retention of an hour", plant: c.set("calls", "retention.ms", "3600000"), want: map[string]string{"topics.retention": statusFailure},
 			says: []string{"topic calls"}, broke: "kept", undo: c.set("calls", "retention.ms", "-1")},
 		{name: "retention by size", plant: c.set("batches", "retention.bytes", "1000000"), want: map[string]string{"topics.retention": statusWarning},
@@ -195,8 +211,8 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, want: map[string]string{"groups.offsets": statusFailure}, says: []string{"counterfoil-matching lost its offset of topic sales partition 0"}, broke: "kept once"},
-		{name: "a commit beyond the log", plant: c.commitAt(99), want: map[string]string{"groups.offsets": statusFailure},
-			says: []string{"at offset 99 of topic sales partition 0, and the log has 0 to 0"}, broke: "kept once", undo: c.commitAt(0)},
+		{name: "a commit beyond the log", plant: c.commitAt(schemas.GroupMatching, schemas.KindSales, 0, 99), want: map[string]string{"groups.offsets": statusFailure},
+			says: []string{"at offset 99 of topic sales partition 0, and the log has 0 to 0"}, broke: "kept once", undo: c.commitAt(schemas.GroupMatching, schemas.KindSales, 0, 0)},
 		{name: "a missing schema", plant: func(t *testing.T) {
 			for _, how := range []sr.DeleteHow{sr.SoftDelete, sr.HardDelete} {
 				if _, err := c.registry.Client().DeleteSubject(t.Context(), schemas.Subject(schemas.KindReferrals), how); err != nil {
@@ -232,8 +248,8 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 		{name: "an epoch that was not recorded", plant: c.sql("ALTER TABLE DB.topic_epochs DELETE WHERE topic = 'calls' SETTINGS mutations_sync = 1"),
 			want: map[string]string{"topics.ids": statusFailure}, says: []string{"does not know topic calls"}, broke: "running", undo: c.migrate},
 		{name: "clocks that disagree", plant: c.later(30 * time.Second), want: map[string]string{"clickhouse.clock": statusWarning}, says: []string{"30"}, undo: c.later(0)},
-		{name: "a record that waits", plant: c.later(10 * time.Minute), want: clock, says: []string{"counterfoil-matching: in topic sales partition 1, which no copy of the role owns, offset 0 waits"},
-			broke: "running", undo: c.later(0)},
+		{name: "a record that waits", plant: steps(sale, c.later(10*time.Minute)), want: clock, says: []string{"counterfoil-matching: in topic sales partition 1, which no copy of the role owns, offset 1 waits"},
+			broke: "running", undo: steps(c.later(0), salesRead(2))},
 		{name: "a transaction that nobody ends", plant: func(t *testing.T) {
 			open = c.beginTransaction(t, "upstream-1", schemas.KindOwnership, 0)
 			c.ahead = 2 * time.Minute
@@ -242,6 +258,7 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 			if err := open.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
 				t.Fatal(err)
 			}
+			c.commitAt(schemas.GroupUpserts, schemas.KindOwnership, 0, 2)(t) // past the marker
 		}},
 		{name: "no key", plant: func(t *testing.T) {
 			key = lines[keyJSON](t, c.good(t, "", "keys", "list", "--json"))[0].ID
@@ -267,19 +284,7 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, want: map[string]string{"topics": statusFailure}, says: []string{"topic transactions does not exist"}, broke: "kept running"},
-		{name: "a topic that was created anew", plant: func(t *testing.T) {
-			topic, _ := schemas.TopicNamed(schemas.KindTransactions)
-			var configs []string
-			for k, v := range topic.Config {
-				configs = append(configs, k, v)
-			}
-			c.broker.CreateTopic(t, topic.Name, 2, configs...)
-			offsets := kadm.Offsets{}
-			for p := range int32(2) {
-				offsets.Add(kadm.Offset{Topic: topic.Name, Partition: p, LeaderEpoch: -1})
-			}
-			c.commit(t, schemas.GroupValidation, offsets)
-		}, want: map[string]string{"topics.ids": statusFailure}, says: []string{"topic transactions has id"}, broke: "once tables"},
+		{name: "a topic that was created anew", plant: func(t *testing.T) { c.recreate(t, schemas.KindTransactions, schemas.GroupValidation) }, want: map[string]string{"topics.ids": statusFailure}, says: []string{"topic transactions has id"}, broke: "once tables"},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			if p.plant != nil {

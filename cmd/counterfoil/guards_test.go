@@ -32,21 +32,11 @@ func TestRolesRefusePositionsThatTheyCannotTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("a lost offset", "group counterfoil-matching lost its offset of topic sales partition 0")
-	c.commitAt(0)(t)
+	c.commitAt(schemas.GroupMatching, schemas.KindSales, 0, 0)(t)
 	if _, err := c.adm.DeleteTopics(t.Context(), schemas.KindTransactions); err != nil {
 		t.Fatal(err)
 	}
 	refused("a missing topic", "topic transactions does not exist")
-	topic, _ := schemas.TopicNamed(schemas.KindTransactions)
-	var configs []string
-	for k, v := range topic.Config {
-		configs = append(configs, k, v)
-	}
-	c.broker.CreateTopic(t, topic.Name, 2, configs...)
-	offsets := kadm.Offsets{}
-	for p := range int32(2) {
-		offsets.Add(kadm.Offset{Topic: topic.Name, Partition: p, LeaderEpoch: -1})
-	}
-	c.commit(t, schemas.GroupValidation, offsets)
+	c.recreate(t, schemas.KindTransactions, schemas.GroupValidation)
 	refused("a topic that was made anew", "Kafka and ClickHouse do not belong together")
 }

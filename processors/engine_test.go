@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/processors/upserts"
@@ -373,15 +374,30 @@ func TestMissingCommitIsAnError(t *testing.T) {
 	if _, err := w.admin.DeleteGroups(t.Context(), Group(Upserts)); err != nil {
 		t.Fatal(err)
 	}
-	c := w.start(Upserts, nil)
+	w.start(Upserts, nil).endsWithoutPosition()
+}
+
+// TestPositionOutsideTheLogIsAnError: what lies between it and the log is lost, or the topic is another one. Neither is jumped over.
+func TestPositionOutsideTheLogIsAnError(t *testing.T) {
+	w := newWorld(t)
+	beyond := kadm.Offsets{}
+	beyond.Add(kadm.Offset{Topic: schemas.KindOwnership, Partition: 1, At: 1000, LeaderEpoch: -1})
+	if err := w.admin.CommitAllOffsets(t.Context(), Group(Upserts), beyond); err != nil {
+		t.Fatal(err)
+	}
+	w.start(Upserts, nil).endsWithoutPosition()
+}
+
+func (c *copyOf) endsWithoutPosition() {
+	c.w.t.Helper()
 	select {
 	case err := <-c.done:
 		c.done <- err
 		if err == nil || !strings.Contains(err.Error(), "no usable position") {
-			t.Errorf("ended with %v, want an error about the position", err)
+			c.w.t.Errorf("ended with %v, want an error about the position", err)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("a copy without a position goes on")
+		c.w.t.Fatal("a copy without a usable position goes on")
 	}
 }
 

@@ -39,8 +39,8 @@ test: need-go tools
 ## test-kafka: run the tests that a real broker can tell more about, on Apache Kafka 4.3.1 (needs Java 17 and Maven)
 .PHONY: test-kafka
 KAFKA_TESTS ?= ./ingest ./processors ./sinks/... ./test/e2e ./test/faults ./test/stack
-# What is about the shards of ClickHouse or about versions of ours is the same on any broker.
-KAFKA_SKIP  ?= Shard|Upgrade
+# What is about ClickHouse alone, about HTTP alone or about versions of ours is the same on any broker.
+KAFKA_SKIP  ?= Shard|Upgrade|Analyst|FindCalls|BuyingReport|Migrate|Clock|Silent|Limits|Spelt|Token
 test-kafka: need-go tools tools-kafka
 	TEST_KAFKA=apache $(GO) test -count=1 -timeout 30m -p 2 -skip '$(KAFKA_SKIP)' $(TESTFLAGS) $(KAFKA_TESTS)
 

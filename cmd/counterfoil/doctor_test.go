@@ -52,6 +52,7 @@ func newClinic(t *testing.T) *clinic {
 	}
 	c.migrate(t)
 	c.good(t, "", "keys", "create", "--tenant", "acme")
+	c.keysRead(t)
 	return c
 }
 
@@ -115,6 +116,19 @@ func (c *clinic) commitAt(group, topic string, partition int32, at int64) func(*
 		offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: at, LeaderEpoch: -1})
 		c.commit(t, group, offsets)
 	}
+}
+
+// keysRead commits what the sink would, once it has read the keys.
+func (c *clinic) keysRead(t *testing.T) {
+	t.Helper()
+	ends, err := c.adm.ListEndOffsets(t.Context(), schemas.APIKeys)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.commit(t, schemas.GroupSink, ends.Offsets())
 }
 
 // recreate creates a topic that was deleted anew, with positions of its group at its start.
@@ -263,7 +277,10 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 		{name: "no key", plant: func(t *testing.T) {
 			key = lines[keyJSON](t, c.good(t, "", "keys", "list", "--json"))[0].ID
 			c.good(t, "", "keys", "disable", key)
-		}, want: map[string]string{"keys": statusWarning}, says: []string{"no API key is enabled"}, undo: func(t *testing.T) { c.good(t, "", "keys", "enable", key) }},
+		}, want: map[string]string{"keys": statusWarning}, says: []string{"no API key is enabled"}, undo: func(t *testing.T) {
+			c.good(t, "", "keys", "enable", key)
+			c.keysRead(t)
+		}},
 		{name: "a short secret", env: []string{"TOKEN_SECRETS=x7Qp2mV9cT4kL8wZ,x7Qp2mV9"}, want: map[string]string{"token_secrets": statusFailure}, says: []string{"secret 2"}, broke: "apart"},
 		{name: "a poor secret", env: []string{"TOKEN_SECRETS=abababababababababab"}, want: map[string]string{"token_secrets": statusFailure}, says: []string{"only 2 different"}, broke: "apart"},
 		{name: "a secret from a page", env: []string{"TOKEN_SECRETS=change-me-to-a-long-value"}, want: map[string]string{"token_secrets": statusWarning}, says: []string{"change-me"}},

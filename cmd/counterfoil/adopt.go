@@ -196,7 +196,7 @@ func printPlan(out io.Writer, p *adopt.Plan) error {
 		if err := w.Flush(); err != nil {
 			return err
 		}
-		fmt.Fprintln(out, "RECORDS TO READ and LOST UNREAD count offsets: there cannot be more.")
+		fmt.Fprintln(out, "RECORDS TO READ and LOST UNREAD count offsets, markers included: there are at most so many records.")
 		if slices.ContainsFunc(p.Offsets, unfounded) {
 			fmt.Fprintln(out, "Of a partition where nothing was found that a processor has handled, it is taken to have handled nothing.")
 		}

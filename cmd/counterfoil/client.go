@@ -20,7 +20,8 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// This file is what keys, send and tail share: arguments, a connection to Kafka and the registry, and reading a topic up to a position.
+// This file is what the commands share that an operator calls: arguments, a connection to Kafka and the registry, reading a topic up to a position,
+// and what they draw.
 
 // usageError says that a command was called wrongly; it makes the exit code 2.
 type usageError string

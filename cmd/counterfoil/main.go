@@ -3,8 +3,8 @@
 //
 // One binary has all roles. `counterfoil up` runs everything on this machine with an embedded Kafka, schema registry and ClickHouse;
 // `ingest`, `process` and `sink` run one role each against real servers, in as many copies as are wanted, after `migrate` has prepared
-// them. Each subcommand is one file of this package. Settings are read from the environment here and nowhere else (cmd/embedded looks for LIBCHDB), and the one that wires the others
-// together.
+// them. Each subcommand is one file of this package, the one that wires the others together. Settings are read from the environment here and nowhere
+// else (but cmd/embedded looks for LIBCHDB).
 package main
 
 import (

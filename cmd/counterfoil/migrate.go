@@ -41,6 +41,9 @@ Example:
 			f.BoolVar(&dryRun, "dry-run", false, "say what would be done, and do nothing")
 		},
 		run: func(ctx context.Context, app *app, args []string) error {
+			if len(args) > 0 {
+				return badUsage("migrate takes flags only, not %q", args[0])
+			}
 			cfg, err := loadConfig(app.environ)
 			if err != nil {
 				return err
@@ -433,7 +436,7 @@ func checkOffsets(ctx context.Context, conn *clickhouse.Conn, adm *kadm.Client) 
 			}
 			for partition := range ends[topic] {
 				if o, ok := committed.Lookup(topic, int32(partition)); !ok || o.At < 0 {
-					problems = append(problems, &adopt.NeededError{Offsets: true, Problem: fmt.Errorf("group %s lost its offset of topic %s partition %d: Kafka forgot it "+
+					problems = append(problems, &adopt.NeededError{Problem: fmt.Errorf("group %s lost its offset of topic %s partition %d: Kafka forgot it "+
 						"(offsets.retention.minutes) or it was deleted; counterfoil adopt --offsets says where it must go on", group, topic, partition)})
 				}
 			}

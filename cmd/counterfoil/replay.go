@@ -101,11 +101,18 @@ Examples:
 				err = printReplay(app.stdout, report, opts.most)
 			}
 			if left := len(report.Items) - report.Count(replay.FateProcessed, replay.FatePublished); err == nil && left > 0 {
-				verb := "are not processed"
-				if report.DryRun {
-					verb = "would stay as they are"
+				verb := "were not processed"
+				switch {
+				case report.DryRun:
+					verb = "would not be processed"
+				case left == 1:
+					verb = "was not processed"
 				}
-				err = &exitError{exitOpen, fmt.Errorf("%s of %s items %s", grouped(int64(left)), grouped(int64(len(report.Items))), verb)}
+				items := "items"
+				if len(report.Items) == 1 {
+					items = "item"
+				}
+				err = &exitError{exitOpen, fmt.Errorf("%s of %s %s %s", grouped(int64(left)), grouped(int64(len(report.Items))), items, verb)}
 			}
 			return err
 		},

@@ -51,7 +51,7 @@ Examples:
 			case opts.from != "start" && opts.from != "end":
 				return badUsage("--from is %q: choose start or end", opts.from)
 			case opts.n < -1:
-				return badUsage("--n is %d: choose 0 or more", opts.n)
+				return badUsage("-n is %d: choose 0 or more", opts.n)
 			}
 			cfg, registry, err := kafkaAndRegistry(app)
 			if err != nil {

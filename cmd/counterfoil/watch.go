@@ -14,8 +14,8 @@ import (
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
 
-// watchEvery is how often running roles look whether the topics are still those that they began with. A variable for the tests.
-var watchEvery = 5 * time.Second
+// watchEvery is how often running roles look whether the topics are still those that they began with.
+const watchEvery = 5 * time.Second
 
 // watch ends the roles of a process whose topics are created anew, or taken over as a new epoch, beneath them: they would go on with
 // positions, versions and numbers of the life before. Whoever starts again is checked again.

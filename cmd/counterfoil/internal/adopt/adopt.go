@@ -114,10 +114,7 @@ type Options struct {
 }
 
 // NeededError refuses to go on where a person must decide with counterfoil adopt. The text says so.
-type NeededError struct {
-	Offsets bool // with --offsets
-	Problem error
-}
+type NeededError struct{ Problem error }
 
 func (e *NeededError) Error() string { return e.Problem.Error() }
 func (e *NeededError) Unwrap() error { return e.Problem }

@@ -23,7 +23,7 @@ func (r *replayer) replayDead(ctx context.Context) error {
 		return err
 	}
 	if len(letters) > r.Limit {
-		return &TooMany{r.Limit}
+		return tooMany(r.Limit)
 	}
 	again, err := r.Conn.DeadReplays(ctx, r.Tenant)
 	if err != nil {
@@ -39,6 +39,7 @@ func (r *replayer) replayDead(ctx context.Context) error {
 		if err := r.put(ctx, all); err != nil {
 			return err
 		}
+		clear(chunk) // its values
 	}
 	return nil
 }

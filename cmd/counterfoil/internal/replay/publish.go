@@ -58,6 +58,7 @@ func (r *replayer) publish(ctx context.Context, all []*candidate) error {
 	}
 	for _, c := range all {
 		c.item.Fate = FatePublished
+		c.rec.Key, c.rec.Value, c.rec.Headers = nil, nil, nil // only its place is asked for: all that is selected may be too much for memory
 	}
 	r.published = append(r.published, all...)
 	return nil

@@ -124,11 +124,9 @@ func (r *Report) Count(fates ...string) (n int) {
 	return n
 }
 
-// TooMany says that a selection has more items than the limit.
-type TooMany struct{ Limit int }
-
-func (e *TooMany) Error() string {
-	return fmt.Sprintf("more than %d items are selected, and nothing was done: narrow the selection, or allow more with --limit", e.Limit)
+// tooMany says that a selection has more items than the limit.
+func tooMany(limit int) error {
+	return fmt.Errorf("more than %d items are selected, and nothing was done: narrow the selection, or allow more with --limit", limit)
 }
 
 // chunkItems is how many items are one transaction. Each may have a megabyte.
@@ -268,7 +266,7 @@ func (r *replayer) replayItems(ctx context.Context) error {
 		return err
 	}
 	if len(open) > r.Limit {
-		return &TooMany{r.Limit}
+		return tooMany(r.Limit)
 	}
 	r.total = len(open)
 	for chunk := range slices.Chunk(open, chunkItems) {

@@ -36,7 +36,7 @@ import (
 	"sync"
 )
 
-// Names of the parts, as they stand in logs, folders and the keys of Restarts and PIDs.
+// Names of the parts, as they stand in logs, folders and the keys of PIDs.
 const (
 	Kafka      = "kafka"
 	Registry   = "registry"
@@ -175,15 +175,6 @@ func (s *Stack) ClickHouseAddr() string { return s.clickhouse.addr(0) }
 
 // ClickHouseHTTPAddr is host:port of ClickHouse's HTTP interface, or "".
 func (s *Stack) ClickHouseHTTPAddr() string { return s.clickhouse.addr(1) }
-
-// Restarts counts, by part, how often it ended unasked and was started again.
-func (s *Stack) Restarts() map[string]int64 {
-	n := make(map[string]int64)
-	for _, p := range s.parts() {
-		n[p.name()] = p.restarts.Load()
-	}
-	return n
-}
 
 // PIDs returns the process id of each part that runs at this moment.
 func (s *Stack) PIDs() map[string]int {

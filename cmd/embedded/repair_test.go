@@ -299,7 +299,7 @@ func writeEverywhere(ctx context.Context, addr, id string, topics []string, part
 // readAll reads every partition committed up to its high watermark.
 func readAll(t *testing.T, addr string, topics []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumeTopics(topics...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())

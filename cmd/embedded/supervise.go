@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -37,7 +36,6 @@ type part struct {
 	answers   func(ctx context.Context, addrs []string) error
 	onRestart func(part string, cause error)
 	log       *slog.Logger
-	restarts  atomic.Int64
 
 	mu    sync.Mutex
 	spec  spec   // addresses are the real ones after the first start
@@ -117,7 +115,6 @@ func (p *part) watch(c *child) {
 		p.setChild(nil)
 
 		cause := c.end()
-		p.restarts.Add(1)
 		p.log.Error("embedded part ended by itself, starting it again", "cause", cause, "lived", time.Since(c.started).Round(time.Millisecond))
 		if p.onRestart != nil {
 			p.onRestart(p.name(), cause)
@@ -125,25 +122,17 @@ func (p *part) watch(c *child) {
 		if time.Since(c.started) > steadyAfter {
 			backoff = firstBackoff
 		}
-		if !p.sleep(backoff) {
-			return
-		}
-		backoff = min(2*backoff, longestWait)
-		for {
-			next, err := p.bringUp(p.closing)
-			if err == nil {
-				c = next
-				p.log.Info("embedded part answers again", "pid", c.cmd.Process.Pid)
-				break
-			}
-			if p.closing.Err() != nil {
-				return
-			}
-			p.log.Error("embedded part cannot be started again, trying on", "error", err, "next", backoff)
+		for c = nil; c == nil; {
 			if !p.sleep(backoff) {
 				return
 			}
 			backoff = min(2*backoff, longestWait)
+			var err error
+			if c, err = p.bringUp(p.closing); err == nil {
+				p.log.Info("embedded part answers again", "pid", c.cmd.Process.Pid)
+			} else if p.closing.Err() == nil {
+				p.log.Error("embedded part cannot be started again, trying on", "error", err, "next", backoff)
+			}
 		}
 	}
 }

@@ -164,7 +164,7 @@ func TestAudit(t *testing.T) {
 	stop := trickle(t, c, client)
 	proven(t, &c.Parts) // nothing is at rest
 	stop()
-	c.WaitDrained(30 * time.Second)
+	c.WaitDrained(time.Minute)
 	middle := time.Now()
 	time.Sleep(10 * time.Millisecond)
 
@@ -255,7 +255,7 @@ func TestAudit(t *testing.T) {
 	}
 
 	// An item and a request that were never read.
-	c.WaitDrained(30 * time.Second)
+	c.WaitDrained(time.Minute)
 	doubled := c.SQL("SELECT min(offset) FROM transactions WHERE id = '" + schemas.ItemID(load.Tenant, string(twice[1].Value), 0) + "'")
 	now("outcomes", "", "transactions.processed/2@"+doubled, "attempt 1 at the item has several outcomes, at transactions.processed/2@")
 	c.Process[0].Interrupt()

@@ -26,7 +26,7 @@ func TestSalesSeeCallsWrittenBefore(t *testing.T) {
 	key := c.CreateKey(tenant)
 	clients := []*harness.Client{harness.NewClient(c.Ingest[0].URL, key), harness.NewClient(c.Ingest[1].URL, key)}
 	for _, client := range clients { // each replica has to hear of the key
-		harness.Eventually(t, 10*time.Second, func() string {
+		harness.Eventually(t, time.Minute, func() string {
 			if answer, err := client.Get(t.Context(), batches); err != nil || answer.Status != http.StatusOK {
 				return fmt.Sprint(answer, err)
 			}

@@ -67,8 +67,11 @@ func TestARunRepeats(t *testing.T) {
 			if len(one) < 100 {
 				t.Errorf("%s %d: only %d steps", name, seed, len(one))
 			}
-			for i := range one {
-				if i >= len(other) || one[i] != other[i] {
+			if len(one) != len(other) {
+				t.Errorf("%s %d: %d steps and then %d", name, seed, len(one), len(other))
+			}
+			for i := range min(len(one), len(other)) {
+				if one[i] != other[i] {
 					t.Fatalf("%s %d: step %d is %q and then another", name, seed, i, one[i])
 				}
 			}

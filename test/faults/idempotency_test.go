@@ -33,6 +33,7 @@ func postKeyed(ctx context.Context, c *harness.Client, key, body string) (keyedA
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", key)
+	req.GetBody = nil // or net/http sends it again by itself where a connection breaks, and the second one's answer is taken for the first one's
 	req.SetBasicAuth(c.Key.ID, c.Key.Secret)
 	res, err := c.HTTP.Do(req)
 	if err != nil {

@@ -7,7 +7,8 @@
 // The binary is built once for a test process. What the processes print is kept and shown when the test fails.
 //
 // Files: harness.go the binary and what may be missing; process.go one process; up.go and cluster.go the two ways to run; parts.go
-// reaching the parts; drained.go waiting until everything is judged and written; client.go the partners' HTTP APIs as a client.
+// reaching the parts; breakable.go servers that a test breaks, proxy.go the ways to them; drained.go waiting until everything is judged and written;
+// client.go the partners' HTTP APIs as a client.
 package harness
 
 import (

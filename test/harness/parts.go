@@ -134,7 +134,11 @@ func (p *Parts) CopyReferences(from string, to ...string) {
 // when it fails.
 func (p *Parts) Counterfoil(stdin string, args ...string) string {
 	p.t.Helper()
-	return run(p.t, p.settings, stdin, args...)
+	out, err := TryRun(Binary(p.t), p.settings, stdin, args...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
 }
 
 // Settings is the environment in which a subcommand reaches these parts.

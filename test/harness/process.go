@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,7 +22,7 @@ import (
 const (
 	readyLimit = 3 * time.Minute  // for a process to become ready; a few seconds on an idle machine
 	drainLimit = 40 * time.Second // for a process to end after SIGINT
-	shownLog   = 6 << 10          // bytes of a process's output that a failed test shows
+	shownLog   = 64 << 10         // bytes of a process's output that a failed test shows
 )
 
 // Process is a counterfoil process. Its methods are for one goroutine, but for Kill, Pause and Resume.
@@ -117,7 +116,7 @@ func (p *Process) startLocked() error {
 	}
 	cmd := exec.Command(program, p.args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = p.env, log, log, ownGroup()
-	if err := onLauncher(cmd.Start); err != nil {
+	if err := stack.OnLauncher(cmd.Start); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -187,7 +186,9 @@ func (p *Process) Interrupt() {
 	if err != nil {
 		p.t.Error(err)
 	}
-	if state := p.end(syscall.SIGINT); !state.Success() {
+	if state := p.end(syscall.SIGINT); state == nil { // it ended by itself a moment ago, with what close says
+		p.t.Errorf("interrupt %s: it does not run any more", p.name)
+	} else if !state.Success() {
 		p.t.Errorf("%s ended with %s after SIGINT, it must exit with 0", p.name, state)
 	}
 	for _, child := range below {
@@ -309,39 +310,6 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// onLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread that started a child for the
-// end of its parent.
-func onLauncher(f func() error) error {
-	launcher.once.Do(func() {
-		launcher.work = make(chan func())
-		go func() {
-			runtime.LockOSThread()
-			for f := range launcher.work {
-				f()
-			}
-		}()
-	})
-	done := make(chan error)
-	launcher.work <- func() { done <- f() }
-	return <-done
-}
-
-var launcher struct {
-	once sync.Once
-	work chan func()
-}
-
-// Run runs a subcommand of counterfoil to its end, with stdin as its input, and returns what it printed on standard output. The test fails
-// when it does.
-func run(t testing.TB, env []string, stdin string, args ...string) string {
-	t.Helper()
-	out, err := TryRun(Binary(t), env, stdin, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
 // TryRun runs a subcommand of a counterfoil binary to its end, with stdin as its input, and returns what it printed on standard output. An error
 // has all of its output.
 func TryRun(program string, env []string, stdin string, args ...string) (string, error) {
@@ -351,7 +319,7 @@ func TryRun(program string, env []string, stdin string, args ...string) (string,
 	cmd.SysProcAttr = ownGroup()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := onLauncher(cmd.Start)
+	err := stack.OnLauncher(cmd.Start)
 	if err == nil {
 		err = cmd.Wait()
 	}

@@ -243,7 +243,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	cmd.SysProcAttr = dieWithParent()
 	cmd.SysProcAttr.Setsid = true
 	p := &process{cmd: cmd, ended: make(chan struct{})}
-	if err := onLauncher(cmd.Start); err != nil {
+	if err := OnLauncher(cmd.Start); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -253,9 +253,9 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// onLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread
+// OnLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread
 // that started a child for the end of its parent.
-func onLauncher(f func() error) error {
+func OnLauncher(f func() error) error {
 	launcher.once.Do(func() {
 		launcher.work = make(chan func())
 		go func() {

@@ -23,7 +23,7 @@ var namedKeys = map[string]func(*schemas.APIKey){
 }
 
 func TestTranscripts(t *testing.T) {
-	up := harness.StartUp(t, harness.Env("TOKEN_SECRETS="+tokenSecret, "SINK_WAIT=10s"))
+	up := harness.StartUp(t, harness.Env("TOKEN_SECRETS="+tokenSecret, "SINK_WAIT=10s", "REPLY_WAIT=25s"))
 	transcripts := load(t, ".")
 	keys := map[string]harness.Key{}
 	for name, change := range namedKeys {
@@ -72,7 +72,7 @@ func TestTranscripts(t *testing.T) {
 
 // counts are the rows of the log tables once the sink has everything.
 func counts(up *harness.Up) string {
-	up.WaitDrained(30 * time.Second)
+	up.WaitDrained(time.Minute)
 	var all []string
 	for _, table := range []string{"batches", "ownership", "customer_events", "referrals", "sales", "transactions", "unprocessed", "dead_letters"} {
 		all = append(all, fmt.Sprintf("%s %s", table, up.SQL("SELECT count() FROM "+table)))

@@ -300,7 +300,7 @@ func (r *runner) query(s *step) {
 	r.t.Helper()
 	sql, want := r.render(s.sql), r.render(s.rows)
 	m := &matcher{saved: r.saved}
-	harness.Eventually(r.t, 15*time.Second, func() string {
+	harness.Eventually(r.t, time.Minute, func() string {
 		got, err := r.parts.SQLAs(r.parts.CH.User, r.parts.CH.Password, sql)
 		if err != nil {
 			r.t.Fatalf("%s: %v", sql, err)

@@ -244,8 +244,8 @@ func TestTableThatRefuses(t *testing.T) {
 	if got := r.query("SELECT count() FROM {db}.customer_events"); got != "0" {
 		t.Fatalf("%s events got in", got)
 	}
-	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "customer_events") {
-		t.Errorf("Ready: %v", err)
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "customer_events") || strings.Contains(err.Error(), "closed") {
+		t.Errorf("Ready: %v, want the name of the table, and no text of the server", err)
 	}
 	must(t, r.conn.any.Exec(t.Context(), "ALTER TABLE "+r.conn.table("customer_events")+" DROP CONSTRAINT closed"))
 	r.wait("50", "SELECT uniqExact(id) FROM {db}.customer_events")
@@ -254,6 +254,39 @@ func TestTableThatRefuses(t *testing.T) {
 	}
 	r.wait("60 60", "SELECT concat(toString(count()), ' ', toString(uniqExact(id))) FROM {db}.customer_events")
 	must(t, s.Ready())
+}
+
+// Who asks whether the sink is ready is told what it lacks, and not where its parts are.
+func TestReadinessNamesNoAddress(t *testing.T) {
+	r := newRig(t)
+	var down atomic.Bool
+	s := r.start(func(s *Sink) {
+		s.hook = func(_ context.Context, at, table string) error {
+			if down.Load() && at == "before insert" && table == "ownership" {
+				return errors.New("dial tcp 127.0.0.1:9000: connect: connection refused")
+			}
+			return nil
+		}
+	})
+	r.produce(r.ownership(0))
+	r.wait("1", "SELECT count() FROM {db}.ownership")
+	for end := time.Now().Add(20 * time.Second); s.Ready() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(s.Ready())
+		}
+	}
+	down.Store(true)
+	r.produce(r.ownership(1))
+	for end := time.Now().Add(20 * time.Second); s.Ready() == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is ready while a table gets no rows")
+		}
+	}
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "ownership") || strings.Contains(err.Error(), "127.0.0.1") {
+		t.Errorf("ready says %v", err)
+	}
+	down.Store(false)
+	r.exact(2)
 }
 
 // The very first record, at offset 0 of an empty table, is not taken for one that the table has.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/avro"
 )
@@ -137,6 +138,22 @@ func (d *Decoder[T]) Decode(value []byte, v *T) error {
 		return &BadRecordError{Code: CodeUndecodable, Message: fmt.Sprintf("the value has %d bytes more than its schema (id %d) says", len(rest), id)}
 	}
 	return nil
+}
+
+// Await reads a value, and waits for its schema where the registry has not told of it yet. The errors are *[BadRecordError] and the end of ctx.
+func (d *Decoder[T]) Await(ctx context.Context, value []byte) (T, error) {
+	for {
+		var v T
+		err := d.Decode(value, &v)
+		if !errors.Is(err, ErrSchemaPending) {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func (d *Decoder[T]) resolve(id int32) (*avro.Schema, error) {

@@ -59,6 +59,15 @@ func TenantHeader(tenant string) kgo.RecordHeader {
 // ErrTenantMissing is returned by [ParseEnvelope] for a record without a usable tenant header.
 var ErrTenantMissing = errors.New("record has no tenant header")
 
+// RecordHeaders are the headers of the record that the dead letter is about.
+func (l *DeadLetter) RecordHeaders() []kgo.RecordHeader {
+	headers := make([]kgo.RecordHeader, len(l.Headers))
+	for i, h := range l.Headers {
+		headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+	}
+	return headers
+}
+
 // Headers appends the envelope to dst.
 func (e *Envelope) Headers(dst []kgo.RecordHeader) []kgo.RecordHeader {
 	dst = append(dst, TenantHeader(e.Tenant))

@@ -245,24 +245,12 @@ func TestReadersResolveOtherWriters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got KPI
-		d := NewDecoder[KPI](r, KPISchema)
-		waitKnown(t, func() error { return d.Decode(data, &got) })
+		got, err := NewDecoder[KPI](r, KPISchema).Await(t.Context(), data)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if diff := cmp.Diff(KPI{ID: "1", Name: "Visits"}, got); diff != "" {
 			t.Errorf("writer %d (-want +got):\n%s", id, diff)
-		}
-	}
-}
-
-func waitKnown(t *testing.T, decode func() error) {
-	t.Helper()
-	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		err := decode()
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, ErrSchemaPending) || time.Since(start) > 5*time.Second {
-			t.Fatal(err)
 		}
 	}
 }
@@ -272,13 +260,7 @@ func TestUnknownSchemaIsConfirmedBeforeARecordIsBad(t *testing.T) {
 	value := []byte{0, 0, 0, 0, 50, 2, 'a'}
 	d := NewDecoder[KPI](r, KPISchema)
 	start := time.Now()
-	var err error
-	for {
-		if err = d.Decode(value, new(KPI)); !errors.Is(err, ErrSchemaPending) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	_, err := d.Await(t.Context(), value)
 	var bad *BadRecordError
 	if !errors.As(err, &bad) || bad.Code != CodeUnknownSchema {
 		t.Fatalf("got %v, want unknown schema", err)
@@ -298,6 +280,11 @@ func TestUnknownSchemaIsConfirmedBeforeARecordIsBad(t *testing.T) {
 			t.Fatalf("registry down: got %v, want pending", err)
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := d.Await(ctx, value); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("registry down: got %v, want to wait for it", err)
 	}
 }
 

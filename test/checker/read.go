@@ -267,20 +267,11 @@ func newReader(w *World, r *schemas.Registry) *reader {
 	}
 }
 
-// decode reads a value, waiting for its schema where that is not known yet.
+// decode reads a value into v.
 func decode[T any](ctx context.Context, d *schemas.Decoder[T], value []byte, v *T) error {
-	for {
-		err := d.Decode(value, v)
-		if !errors.Is(err, schemas.ErrSchemaPending) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(5 * time.Millisecond):
-			*v = *new(T)
-		}
-	}
+	var err error
+	*v, err = d.Await(ctx, value)
+	return err
 }
 
 func (r *reader) record(ctx context.Context, rec *kgo.Record) error {

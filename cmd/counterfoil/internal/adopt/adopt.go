@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/offsets"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
@@ -196,10 +197,10 @@ func (f *finder) look(ctx context.Context) error {
 			have = append(have, name)
 		}
 	}
-	if f.starts, err = offsets(ctx, f.Admin.ListStartOffsets, have); err != nil {
+	if f.starts, err = offsets.List(ctx, f.Admin.ListStartOffsets, have...); err != nil {
 		return err
 	}
-	if f.ends, err = offsets(ctx, f.Admin.ListEndOffsets, have); err != nil {
+	if f.ends, err = offsets.List(ctx, f.Admin.ListEndOffsets, have...); err != nil {
 		return err
 	}
 	for group := range f.Groups {
@@ -208,31 +209,6 @@ func (f *finder) look(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// offsets asks for an offset of every partition of topics that exist.
-func offsets(ctx context.Context, ask func(context.Context, ...string) (kadm.ListedOffsets, error), topics []string) (map[string][]int64, error) {
-	all := map[string][]int64{}
-	if len(topics) == 0 {
-		return all, nil // asked for none, Kafka answers for all
-	}
-	listed, err := ask(ctx, topics...)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read where the topics begin and end: %w", err)
-	}
-	for _, topic := range topics {
-		for p := range int32(len(listed[topic])) {
-			l, ok := listed.Lookup(topic, p)
-			if !ok {
-				return nil, fmt.Errorf("Kafka did not say all offsets of topic %s: try again", topic)
-			}
-			all[topic] = append(all[topic], l.Offset)
-		}
-	}
-	return all, nil
 }
 
 func (f *finder) committed(group, topic string, partition int32) *int64 {

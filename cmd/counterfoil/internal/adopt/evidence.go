@@ -2,10 +2,8 @@ package adopt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -96,11 +94,11 @@ func (e *evidence) number(ctx context.Context, rec *kgo.Record, at audit.Source)
 	switch rec.Topic {
 	case schemas.ProcessedTopic(schemas.KindCustomerEvents):
 		var o schemas.EventResult
-		o, err = decode(ctx, e.events, rec.Value)
+		o, err = e.events.Await(ctx, rec.Value)
 		number = o.Number
 	case schemas.ProcessedTopic(schemas.KindReferrals):
 		var o schemas.ReferralResult
-		o, err = decode(ctx, e.refers, rec.Value)
+		o, err = e.refers.Await(ctx, rec.Value)
 		number = o.Number
 	default:
 		return nil
@@ -113,21 +111,6 @@ func (e *evidence) number(ctx context.Context, rec *kgo.Record, at audit.Source)
 		e.bases[life{at.Topic, at.Epoch}] = number - schemas.Number(at.Partition, at.Offset, int32(parts))
 	}
 	return nil
-}
-
-// decode reads a value that was read by others before, waiting for its schema where that is not known yet.
-func decode[T any](ctx context.Context, d *schemas.Decoder[T], value []byte) (v T, err error) {
-	for {
-		if err = d.Decode(value, &v); !errors.Is(err, schemas.ErrSchemaPending) {
-			return v, err
-		}
-		select {
-		case <-ctx.Done():
-			return v, context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-			v = *new(T)
-		}
-	}
 }
 
 // scan reads a topic from offsets on to where it ended when it was looked at.
@@ -187,13 +170,13 @@ func (e *evidence) changed(ctx context.Context, topic string) error {
 	case schemas.KindOwnership:
 		d := schemas.NewDecoder[schemas.OwnershipState](e.Registry, schemas.OwnershipStateSchema)
 		version = func(value []byte) (int64, error) {
-			v, err := decode(ctx, d, value)
+			v, err := d.Await(ctx, value)
 			return v.Version, err
 		}
 	case schemas.KindReferrals:
 		d := schemas.NewDecoder[schemas.ReferralState](e.Registry, schemas.ReferralStateSchema)
 		version = func(value []byte) (int64, error) {
-			v, err := decode(ctx, d, value)
+			v, err := d.Await(ctx, value)
 			return v.Version, err
 		}
 	default:

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/offsets"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -150,7 +151,7 @@ func (e *evidence) verdicts(ctx context.Context, records []keyed) (map[string]st
 	}
 	d := schemas.NewDecoder[schemas.RequestAnswer](e.Registry, schemas.RequestAnswerSchema)
 	err = e.scan(ctx, schemas.RequestAnswers, from, func(rec *kgo.Record) error {
-		a, err := decode(ctx, d, rec.Value)
+		a, err := d.Await(ctx, rec.Value)
 		var bad *schemas.BadRecordError
 		if errors.As(err, &bad) {
 			return nil // no answer
@@ -204,9 +205,9 @@ func (e *evidence) since(ctx context.Context, topic string, records []keyed) ([]
 			first = records[i].at
 		}
 	}
-	listed, err := offsets(ctx, func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
+	listed, err := offsets.List(ctx, func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
 		return e.Admin.ListOffsetsAfterMilli(ctx, first.Add(-skew).UnixMilli(), topics...)
-	}, []string{topic})
+	}, topic)
 	if err != nil {
 		return nil, fmt.Errorf("find what was written since %s: %w", first, err)
 	}

@@ -133,7 +133,7 @@ func (a *auditor) compareRequests(ctx context.Context, requests map[[16]byte]*re
 	}
 	const topic = schemas.RequestAnswers
 	err := a.scan(ctx, topic, a.from[topic], a.to[topic], func(rec *kgo.Record) error {
-		answer, err := decode(ctx, a.decode.answers, rec.Value)
+		answer, err := a.decode.answers.Await(ctx, rec.Value)
 		var bad *schemas.BadRecordError
 		if errors.As(err, &bad) || err == nil && len(answer.Batch) != 32 {
 			return nil // no answer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -41,7 +40,7 @@ func newDecoders(r *schemas.Registry, epochs schemas.Epochs) *decoders {
 	}
 	whole := schemas.NewDecoder[schemas.ReferenceProcessed](r, schemas.ReferenceProcessedSchema)
 	d.processed[schemas.References] = func(ctx context.Context, value []byte) (schemas.Outcome, error) {
-		v, err := decode(ctx, whole, value)
+		v, err := whole.Await(ctx, value)
 		return v.Outcome, err
 	}
 	for _, t := range clickhouse.LogTables() {
@@ -56,23 +55,8 @@ func newDecoders(r *schemas.Registry, epochs schemas.Epochs) *decoders {
 func outcomes[T any](r *schemas.Registry, schema *schemas.Schema, head func(*T) *schemas.Outcome) func(context.Context, []byte) (schemas.Outcome, error) {
 	d := schemas.NewHeadDecoder[T](r, schema)
 	return func(ctx context.Context, value []byte) (schemas.Outcome, error) {
-		v, err := decode(ctx, d, value)
+		v, err := d.Await(ctx, value)
 		return *head(&v), err
-	}
-}
-
-// decode reads a value and waits for its schema where that is not known yet.
-func decode[T any](ctx context.Context, d *schemas.Decoder[T], value []byte) (v T, err error) {
-	for {
-		if err = d.Decode(value, &v); !errors.Is(err, schemas.ErrSchemaPending) {
-			return v, err
-		}
-		select {
-		case <-ctx.Done():
-			return v, context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-			v = *new(T)
-		}
 	}
 }
 
@@ -99,7 +83,7 @@ func (d *decoders) read(ctx context.Context, rec *kgo.Record) (meaning, error) {
 	switch t.Role {
 	case schemas.RoleBatches:
 		var h schemas.BatchHeader
-		if h, err = decode(ctx, d.headers, rec.Value); err == nil {
+		if h, err = d.headers.Await(ctx, rec.Value); err == nil {
 			m.put(d.tables[rec.Topic], clickhouse.BatchRow(rec.Topic, rec.Partition, rec.Offset, &h))
 		}
 	case schemas.RoleProcessed:
@@ -109,7 +93,7 @@ func (d *decoders) read(ctx context.Context, rec *kgo.Record) (meaning, error) {
 		}
 	case schemas.RoleUnprocessed:
 		var u schemas.Unprocessed
-		if u, err = decode(ctx, d.unprocessed, rec.Value); err == nil {
+		if u, err = d.unprocessed.Await(ctx, rec.Value); err == nil {
 			tables := d.tables[rec.Topic]
 			if u.Sale == nil { // only a sale that matches no call is a sale as well
 				tables = slices.DeleteFunc(slices.Clone(tables), func(t string) bool { return t == schemas.KindSales })
@@ -118,13 +102,9 @@ func (d *decoders) read(ctx context.Context, rec *kgo.Record) (meaning, error) {
 		}
 	default:
 		var l schemas.DeadLetter
-		if l, err = decode(ctx, d.deadLetters, rec.Value); err == nil {
+		if l, err = d.deadLetters.Await(ctx, rec.Value); err == nil {
 			m.put(d.tables[rec.Topic], clickhouse.DeadLetterRow(rec.Topic, rec.Partition, rec.Offset, &l))
-			headers := make([]kgo.RecordHeader, len(l.Headers))
-			for i, h := range l.Headers {
-				headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
-			}
-			env, _ := schemas.ParseEnvelope(headers) // whatever is wrong with them is so on both sides
+			env, _ := schemas.ParseEnvelope(l.RecordHeaders()) // whatever is wrong with them is so on both sides
 			m.settles, m.epoch = itemRow(l.Topic, l.Epoch, l.Partition, l.Offset, &env), l.Epoch
 		}
 	}

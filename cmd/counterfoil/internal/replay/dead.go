@@ -95,7 +95,7 @@ func (r *replayer) openLetters(ctx context.Context, letters []clickhouse.DeadRec
 // letter makes the replay of a dead letter.
 func (r *replayer) letter(ctx context.Context, d *clickhouse.DeadRecord) (*candidate, error) {
 	l := &d.Source
-	headers := recordHeaders(l)
+	headers := l.RecordHeaders()
 	env, envErr := schemas.ParseEnvelope(headers)
 	c := &candidate{item: &Item{
 		Kind: l.Topic, Tenant: d.Tenant, Batch: env.Batch, Index: env.Index, Ref: env.Ref, Was: []schemas.Reason{l.Reason},

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/offsets"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
@@ -65,18 +65,19 @@ func (r *replayer) readOutcomes(ctx context.Context, topic string, open map[try]
 	unprocessed := schemas.NewDecoder[schemas.Unprocessed](r.Registry, schemas.UnprocessedSchema)
 	letters := schemas.NewDecoder[schemas.DeadLetter](r.Registry, schemas.DeadLetterSchema)
 	t, _ := schemas.TopicNamed(topic)
-	to, err := r.ends(ctx, topic)
+	to, err := offsets.List(ctx, r.Admin.ListEndOffsets, topic)
 	if err != nil {
 		return err
 	}
-	return r.Read(ctx, topic, r.before[topic], to, func(rec *kgo.Record) (bool, error) {
+	return r.Read(ctx, topic, r.before[topic], to[topic], func(rec *kgo.Record) (bool, error) {
 		headers := rec.Headers
 		var letter schemas.DeadLetter
 		if t.Role == schemas.RoleDeadLetters {
-			if err := decode(ctx, letters, rec.Value, &letter); err != nil {
+			var err error
+			if letter, err = letters.Await(ctx, rec.Value); err != nil {
 				return true, notBad(err)
 			}
-			headers = recordHeaders(&letter)
+			headers = letter.RecordHeaders()
 		}
 		env, err := schemas.ParseEnvelope(headers)
 		if err != nil || env.First == nil {
@@ -92,8 +93,8 @@ func (r *replayer) readOutcomes(ctx context.Context, topic string, open map[try]
 		case schemas.RoleDeadLetters:
 			c.item.Fate, c.item.Now = FateDeadLetter, []schemas.Reason{letter.Reason}
 		default:
-			var outcome schemas.Unprocessed
-			if err := decode(ctx, unprocessed, rec.Value, &outcome); err != nil {
+			outcome, err := unprocessed.Await(ctx, rec.Value)
+			if err != nil {
 				return true, notBad(err)
 			}
 			c.item.Fate, c.item.Now = FateUnprocessed, outcome.Reasons
@@ -102,21 +103,6 @@ func (r *replayer) readOutcomes(ctx context.Context, topic string, open map[try]
 		r.Progress(fmt.Sprintf("reading outcomes: %d are missing", len(open)))
 		return len(open) > 0, nil
 	})
-}
-
-func (r *replayer) ends(ctx context.Context, topic string) ([]int64, error) {
-	listed, err := r.Admin.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ends of %s: %w", topic, err)
-	}
-	ends := make([]int64, len(listed[topic]))
-	for p := range ends {
-		ends[p] = listed[topic][int32(p)].Offset
-	}
-	return ends, nil
 }
 
 // findStored looks whether references and facts have arrived in their tables.
@@ -143,22 +129,6 @@ func (r *replayer) findStored(ctx context.Context, stored map[string][]*candidat
 	return nil
 }
 
-// decode reads a value, and waits for its schema where that is not known yet.
-func decode[T any](ctx context.Context, d *schemas.Decoder[T], value []byte, v *T) error {
-	for {
-		*v = *new(T)
-		err := d.Decode(value, v)
-		if !errors.Is(err, schemas.ErrSchemaPending) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 // notBad is nil for a record that can never be read: others write it, and it is about no replay of ours.
 func notBad(err error) error {
 	var bad *schemas.BadRecordError
@@ -166,13 +136,4 @@ func notBad(err error) error {
 		return nil
 	}
 	return err
-}
-
-// recordHeaders are the headers of a dead letter's record.
-func recordHeaders(l *schemas.DeadLetter) []kgo.RecordHeader {
-	headers := make([]kgo.RecordHeader, len(l.Headers))
-	for i, h := range l.Headers {
-		headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
-	}
-	return headers
 }

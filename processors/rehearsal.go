@@ -128,6 +128,9 @@ func (r *Rehearsal) Judge(ctx context.Context, records []*kgo.Record) ([]Rehears
 		return nil, context.Cause(ctx)
 	case r.s.work.Err() != nil:
 		r.reading.Wait()
+		if r.failed == nil {
+			return nil, context.Cause(r.s.work)
+		}
 		return nil, r.failed
 	case err != nil && len(records) > 1: // too much to look up at once
 		half := len(records) / 2

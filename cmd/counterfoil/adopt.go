@@ -7,13 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
 )
@@ -60,7 +58,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			in, err := reach(ctx, cfg, slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+			in, err := reach(ctx, cfg, warnings(app))
 			if err != nil {
 				return err
 			}
@@ -92,9 +90,7 @@ func (in *installation) adoptDeps() (adopt.Deps, error) {
 		Commits: func(ctx context.Context, group string) (kadm.OffsetResponses, error) {
 			return fetchOffsets(ctx, in.adm, group)
 		},
-		Read: func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
-			return readRange(ctx, kafka, topic, from, to, each)
-		},
+		Read:     reader(kafka),
 		Progress: func(string) {},
 	}, err
 }

@@ -7,15 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"text/tabwriter"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/audit"
-	"github.com/counterfoil/counterfoil/processors"
 )
 
 // exitFound is the exit code of an audit that found differences.
@@ -107,49 +102,14 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 
 // runAudit connects and audits.
 func runAudit(ctx context.Context, app *app, opts audit.Options) (*audit.Report, error) {
-	cfg, err := loadConfig(app.environ)
+	in, err := attend(ctx, app)
 	if err != nil {
 		return nil, err
 	}
-	client, err := reachKafka(ctx, cfg.Kafka)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	log := slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := connect(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	defer p.conn.Close()
-	say, end := showDoing(app.stderr)
-	defer end()
-	judges := map[string][]string{}
-	for _, name := range processors.Names() {
-		judges[processors.Group(name)] = processors.Topics(name)
-	}
+	defer in.leave()
 	return audit.Run(ctx, audit.Deps{
-		Admin: kadm.NewClient(client), Conn: p.conn, Registry: p.registry, Epochs: p.epochs, Judges: judges, Progress: say,
-		Read: func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
-			return readRange(ctx, p.kafka, topic, from, to, each)
-		},
+		Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: reader(in.kafka),
 	}, opts)
-}
-
-// showDoing returns what draws a line of progress in place of the one before, at most five times a second and on a terminal only, and what
-// removes it.
-func showDoing(w io.Writer) (say func(string), end func()) {
-	if !isTerminal(w) {
-		return func(string) {}, func() {}
-	}
-	var last time.Time
-	say = func(doing string) {
-		if time.Since(last) > 200*time.Millisecond {
-			last = time.Now()
-			fmt.Fprintf(w, "\r\x1b[K%s", doing)
-		}
-	}
-	return say, func() { fmt.Fprint(w, "\r\x1b[K") }
 }
 
 // auditJSON is what --json prints.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -67,9 +68,64 @@ func kafkaAndRegistry(app *app) (*clientConfig, *schemas.Registry, error) {
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: env.ToMap(app.environ)}); err != nil {
 		return nil, nil, fmt.Errorf("the configuration is wrong: %w\n`counterfoil config` lists all settings with their meaning", err)
 	}
-	log := slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	registry, err := schemas.NewRegistry(cfg.Registry, log)
+	registry, err := schemas.NewRegistry(cfg.Registry, warnings(app))
 	return &cfg, registry, err
+}
+
+// warnings is the log of a command that an operator calls.
+func warnings(app *app) *slog.Logger {
+	return slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// attended is an installation that runs while audit and replay look at it.
+type attended struct {
+	*parts
+	client *kgo.Client
+	adm    *kadm.Client
+	say    func(doing string)
+	end    func() // of say
+}
+
+// attend connects.
+func attend(ctx context.Context, app *app) (*attended, error) {
+	cfg, err := loadConfig(app.environ)
+	if err != nil {
+		return nil, err
+	}
+	client, err := reachKafka(ctx, cfg.Kafka)
+	if err != nil {
+		return nil, err
+	}
+	p, err := connect(ctx, cfg, warnings(app))
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	in := &attended{parts: p, client: client, adm: kadm.NewClient(client)}
+	in.say, in.end = showDoing(app.stderr)
+	return in, nil
+}
+
+func (in *attended) leave() {
+	in.end()
+	in.conn.Close()
+	in.client.Close()
+}
+
+// showDoing returns what draws a line of progress in place of the one before, at most five times a second and on a terminal only, and what
+// removes it.
+func showDoing(w io.Writer) (say func(string), end func()) {
+	if !isTerminal(w) {
+		return func(string) {}, func() {}
+	}
+	var last time.Time
+	say = func(doing string) {
+		if time.Since(last) > 200*time.Millisecond {
+			last = time.Now()
+			fmt.Fprintf(w, "\r\x1b[K%s", doing)
+		}
+	}
+	return say, func() { fmt.Fprint(w, "\r\x1b[K") }
 }
 
 // endOffsets are the high watermarks of a topic's partitions, in the order of the partitions. They are read uncommitted: what was
@@ -175,6 +231,13 @@ func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []in
 		}
 	}
 	return nil
+}
+
+// reader is readRange with the options of a client.
+func reader(kafka []kgo.Opt) func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
+	return func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
+		return readRange(ctx, kafka, topic, from, to, each)
+	}
 }
 
 // isTerminal reports whether w is a terminal: only there progress is drawn.

@@ -338,7 +338,14 @@ func sameTopics(known map[string]clickhouse.TopicEpoch, ids map[string]string) e
 
 // groups are the consumer groups with the topics that they read.
 func groups() map[string][]string {
-	g := map[string][]string{schemas.GroupSink: clickhouse.Topics()}
+	g := judges()
+	g[schemas.GroupSink] = clickhouse.Topics()
+	return g
+}
+
+// judges are those of the processors.
+func judges() map[string][]string {
+	g := map[string][]string{}
 	for _, name := range processors.Names() {
 		g[processors.Group(name)] = processors.Topics(name)
 	}

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/replay"
 	"github.com/counterfoil/counterfoil/processors"
@@ -219,32 +216,17 @@ func wordsOf(flag, text string, known []string) ([]string, error) {
 
 // runReplay connects and replays.
 func runReplay(ctx context.Context, app *app, opts replay.Options) (*replay.Report, error) {
-	cfg, err := loadConfig(app.environ)
+	in, err := attend(ctx, app)
 	if err != nil {
 		return nil, err
 	}
-	client, err := reachKafka(ctx, cfg.Kafka)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	log := slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := connect(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	defer p.conn.Close()
-	say, end := showDoing(app.stderr)
-	defer end()
+	defer in.leave()
 	return replay.Run(ctx, replay.Deps{
-		Kafka: p.kafka, Admin: kadm.NewClient(client), Conn: p.conn, Registry: p.registry, Epochs: p.epochs, Progress: say,
+		Kafka: in.kafka, Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: reader(in.kafka),
 		Rehearse: func(ctx context.Context, name string) (*processors.Rehearsal, error) {
-			return processors.NewRehearsal(ctx, cfg.Process, processors.Deps{
-				Kafka: p.kafka, Registry: p.registry, Epochs: p.epochs, Calls: p.conn, Log: log, Metrics: prometheus.NewRegistry(),
+			return processors.NewRehearsal(ctx, in.cfg.Process, processors.Deps{
+				Kafka: in.kafka, Registry: in.registry, Epochs: in.epochs, Calls: in.conn, Log: in.log, Metrics: prometheus.NewRegistry(),
 			}, name)
-		},
-		Read: func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
-			return readRange(ctx, p.kafka, topic, from, to, each)
 		},
 	}, opts)
 }

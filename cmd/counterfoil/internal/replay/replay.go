@@ -63,6 +63,8 @@ type Deps struct {
 	Conn     *clickhouse.Conn
 	Registry *schemas.Registry
 	Epochs   schemas.Epochs
+	// Judges are the processors' groups, with the topics that each of them reads.
+	Judges map[string][]string
 	// Rehearse makes the rehearsal of a processor.
 	Rehearse func(ctx context.Context, processor string) (*processors.Rehearsal, error)
 	// Read reads a topic's committed records, each partition p from from[p] to below to[p], and calls each for every one until it returns false.
@@ -176,11 +178,7 @@ func Run(ctx context.Context, deps Deps, opts Options) (*Report, error) {
 		rehearsals: map[string]*processors.Rehearsal{}, partitions: map[string]int32{}, times: map[timeAt][]int64{},
 		changes: schemas.NewDecoder[schemas.Ownership](deps.Registry, schemas.OwnershipSchema),
 	}
-	judges := map[string][]string{}
-	for _, name := range processors.Names() {
-		judges[processors.Group(name)] = processors.Topics(name)
-	}
-	r.waiter = offsets.Waiter{Admin: deps.Admin, Judges: judges, Stuck: opts.Stuck, Progress: deps.Progress}
+	r.waiter = offsets.Waiter{Admin: deps.Admin, Judges: deps.Judges, Stuck: opts.Stuck, Progress: deps.Progress}
 	defer func() {
 		for _, rehearsal := range r.rehearsals {
 			rehearsal.Close()

@@ -112,7 +112,7 @@ func TestUnknownOutcomeIsAskedWhenItIsDecided(t *testing.T) {
 		result        outcome
 	}{
 		{name: "it is at work beyond write_by", takes: 2 * time.Second, limit: 0, result: unknown},
-		{name: "it has not begun", begins: time.Second, takes: 100 * time.Millisecond, limit: 3 * time.Second, result: unknown},
+		{name: "it has not begun", begins: time.Second, takes: time.Second, limit: 3 * time.Second, result: unknown},
 		{name: "ClickHouse answered with an error, and it is at work", takes: 2 * time.Second, limit: time.Minute, result: ended},
 	} {
 		t.Run(test.name, func(t *testing.T) {

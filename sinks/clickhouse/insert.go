@@ -226,10 +226,6 @@ func (d *dest) write(e *entry) error {
 	}
 }
 
-// answerWait is how much longer than its lease an insert may take: a block that was not there by write_by is refused, one that was has this
-// long to become a part.
-const answerWait = 5 * time.Second
-
 // begin waits for a lease that an insert fits into, drops rows of partitions that are gone, and makes the insert known to giveUp, all in
 // one step under mu: after giveUp has looked, no insert of its partitions begins.
 func (d *dest) begin(e *entry) (limit time.Time, ctx context.Context, cancel context.CancelFunc, err error) {
@@ -260,7 +256,7 @@ func (d *dest) begin(e *entry) (limit time.Time, ctx context.Context, cancel con
 	if d.spec.state {
 		ends = time.Now().Add(s.cfg.Lease)
 	}
-	ctx, cancel = context.WithDeadline(s.ctx, ends.Add(answerWait))
+	ctx, cancel = context.WithDeadline(s.ctx, ends.Add(s.answerWait))
 	d.cancel = cancel
 	return s.lease.until, ctx, cancel, nil
 }
@@ -280,7 +276,7 @@ func (d *dest) send(ctx context.Context, f *fill, id string, limit time.Time) (o
 		// Repeated blocks are our business: ClickHouse's own deduplication forgets.
 		"insert_deduplicate": 0,
 		// A sender that was stopped in the middle does not hold a successor up for long.
-		"receive_timeout": int((s.cfg.Lease + answerWait) / time.Second),
+		"receive_timeout": int((s.cfg.Lease + s.answerWait) / time.Second),
 	}
 	if s.conn.cfg.Cluster != "" {
 		settings["insert_quorum"] = "auto"

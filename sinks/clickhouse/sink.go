@@ -63,6 +63,9 @@ type Sink struct {
 	joined   bool // the group has answered once
 	draining bool
 
+	// answerWait is how much longer than its lease an insert may take: a block that was not there by write_by is refused, one that was has
+	// this long to become a part. Tests set it.
+	answerWait time.Duration
 	// clock asks ClickHouse for its time; tests set it.
 	clock func(context.Context) (time.Time, error)
 	// hook lets tests stand in the middle of the protocol; nil otherwise.
@@ -166,6 +169,7 @@ func New(cfg SinkConfig, deps Deps) (*Sink, error) {
 	s := &Sink{
 		cfg: cfg, deps: deps, log: deps.Log, conn: deps.Conn, met: newMetrics(deps.Metrics),
 		topics: map[string]topicPlan{}, parts: map[topicPartition]*part{}, blocks: cfg.newBlocks(), wake: make(chan struct{}, 1), commitMu: make(semaphore, 1),
+		answerWait: 5 * time.Second,
 	}
 	s.clock = deps.Conn.now
 	if deps.Conn.cfg.Cluster != "" {

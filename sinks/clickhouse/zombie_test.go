@@ -172,9 +172,9 @@ func (s *running) inserting(table string) bool {
 func TestInsertOfAZombieIsRefusedByTheTable(t *testing.T) {
 	r := newRig(t)
 	lease := 6 * time.Second
-	old, g := r.zombie(lease)
+	old, g := r.zombie(lease, func(s *Sink) { s.answerWait = 30 * time.Second }) // it must not give up before its successor is done
 	r.start(func(s *Sink) { s.cfg.Lease = lease })
-	r.exact(200) // by the successor
+	r.waitLong(30*time.Second, "200", "SELECT count() FROM {db}.ownership") // by the successor
 	g.open()
 	for end := time.Now().Add(20 * time.Second); old.inserting("ownership"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -127,23 +127,25 @@ func TestV1AnswersWhatBecameOfEachItem(t *testing.T) {
 func TestV1WaitsAsLongAsTheCallerSays(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)
-	s := w.start(t, map[string]string{"REPLY_WAIT": "300ms"})
+	brief := w.start(t, map[string]string{"REPLY_WAIT": "300ms"})
+	patient := w.start(t, map[string]string{"REPLY_WAIT": "10s"})
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	body := "[" + v1Event("a", "hold") + "," + v1Event("b", "1") + `,{"ref":"c","kind":1}]`
 	for _, c := range []struct {
+		service         *ingest.Service
 		prefer, applied string
 		least, most     time.Duration
 		b               string // what b can have become: its outcome, or anything
 	}{
-		{"", "", 300 * time.Millisecond, 2 * time.Second, "processed"},
-		{"wait=1", "wait=1", time.Second, 3 * time.Second, "processed"},
-		{"respond-async", "respond-async", 0, 900 * time.Millisecond, ""},
-		{"wait=0", "wait=0", 0, 900 * time.Millisecond, ""},
-		{"respond-async, wait=1", "respond-async, wait=1", time.Second, 3 * time.Second, "processed"},
-		{"handling=strict", "", 300 * time.Millisecond, 2 * time.Second, "processed"},
+		{brief, "", "", 300 * time.Millisecond, 10 * time.Second, "processed"},
+		{brief, "wait=1", "wait=1", time.Second, 10 * time.Second, "processed"},
+		{patient, "respond-async", "respond-async", 0, 5 * time.Second, ""},
+		{patient, "wait=0", "wait=0", 0, 5 * time.Second, ""},
+		{brief, "respond-async, wait=1", "respond-async, wait=1", time.Second, 10 * time.Second, "processed"},
+		{brief, "handling=strict", "", 300 * time.Millisecond, 10 * time.Second, "processed"},
 	} {
 		start := time.Now()
-		res, a := postV1(t, s, key, "customer-events", body, "Prefer", c.prefer)
+		res, a := postV1(t, c.service, key, "customer-events", body, "Prefer", c.prefer)
 		took := time.Since(start)
 		if res.StatusCode != 202 || a.Status != "processing" || a.Pending == 0 || len(a.Items) != 3 || a.Items[0].Outcome != "pending" || a.Items[2].Outcome != "unprocessed" {
 			t.Errorf("%q: %d %v %v", c.prefer, res.StatusCode, a.Status, a.short())
@@ -162,7 +164,7 @@ func TestV1WaitsAsLongAsTheCallerSays(t *testing.T) {
 		}
 	}
 	// What does not come to judges is complete without any wait.
-	res, a := postV1(t, s, key, "customer-events", `[{"kind":1}]`, "Prefer", "respond-async")
+	res, a := postV1(t, brief, key, "customer-events", `[{"kind":1}]`, "Prefer", "respond-async")
 	if res.StatusCode != 200 || a.Status != "complete" || res.Header.Get("Preference-Applied") != "respond-async" {
 		t.Errorf("all decided at the door: %d %+v", res.StatusCode, a)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -274,7 +275,7 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 				_ = res.Body.Close()
 				t.Errorf("answered %s", res.Status)
 			}
-			if took := time.Since(begun); took < 1500*time.Millisecond || took > 4*time.Second {
+			if took := time.Since(begun); took < 1500*time.Millisecond || took > 15*time.Second {
 				t.Errorf("it took %s", took)
 			}
 			if got := metric(t, s, `counterfoil_ingest_unanswered_total{cause="time"}`); got != "1" {
@@ -449,8 +450,8 @@ func TestOutcomesThatComeBeforeTheAnswerToTheCommitAreNotMissed(t *testing.T) {
 	if status != 200 || a.Pending != 0 {
 		t.Errorf("status %d, %d pending", status, a.Pending)
 	}
-	if took := time.Since(begun); took < 500*time.Millisecond || took > 2*time.Second {
-		t.Errorf("it took %s, of which the commit's answer took 500ms", took)
+	if took := time.Since(begun); took < 500*time.Millisecond {
+		t.Errorf("it took %s, and the commit's answer takes 500ms", took)
 	}
 }
 
@@ -594,18 +595,42 @@ func TestTwoCopiesOfOneInstanceEndWithAnErrorThatNamesTheSetting(t *testing.T) {
 // Who asks whether the service is ready is told what it lacks, and not where its parts are.
 func TestReadinessNamesNoAddress(t *testing.T) {
 	w := newWorld(t)
+	failed := &saying{text: "not connected yet", said: make(chan struct{})}
 	s, err := ingest.New(config(t, nil), ingest.Deps{
-		Kafka: []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry(),
+		Kafka: []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1"), kgo.RequestRetries(1)}, Registry: w.registry, Keys: w.keys, Reports: w.reports,
+		Log: slog.New(slog.NewTextHandler(failed, nil)), Metrics: prometheus.NewRegistry(),
 	})
 	check(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // it has tried, and failed, by then
+	late := time.After(30 * time.Second)
+	for more := 5; more > 0; time.Sleep(50 * time.Millisecond) { // until it has failed, and a little longer
+		select {
+		case <-failed.said:
+			more--
+		case <-late:
+			t.Fatal("it does not say that it cannot connect")
+		default:
+		}
 		if problem := s.Ready(); problem == nil || strings.Contains(problem.Error(), "127.0.0.1") {
 			t.Fatalf("ready says %v", problem)
 		}
 	}
 	stop()
 	check(t, <-ended)
+}
+
+// saying is where a log goes of which one event matters.
+type saying struct {
+	text string
+	once sync.Once
+	said chan struct{} // closed when an event with the text has come
+}
+
+func (s *saying) Write(event []byte) (int, error) {
+	if strings.Contains(string(event), s.text) {
+		s.once.Do(func() { close(s.said) })
+	}
+	return len(event), nil
 }

@@ -183,14 +183,7 @@ func (w *wreck) goOn(name string) time.Time {
 // check asks the checker, which knows of one life of each topic only.
 func (w *wreck) check() {
 	w.t.Helper()
-	world, err := checker.Read(w.t.Context(), &w.Parts)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Logf("%d batches, %d items, %d outcomes", len(world.Batches), len(world.Items), len(world.Outcomes))
-	if found := slices.Concat(world.Check(), world.CheckSent(w.sent)); len(found) > 0 {
-		w.t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
-	}
+	checker.Prove(w.t, &w.Parts, w.sent)
 }
 
 // exact checks what must hold whatever lives topics had: no attempt with two outcomes, no number given twice.

@@ -60,13 +60,7 @@ func expect(t *testing.T, p *harness.Parts, wantCode int, want map[string]int, a
 func inOrder(t *testing.T, c *harness.Cluster) {
 	t.Helper()
 	c.WaitDrained(time.Minute)
-	w, err := checker.Read(t.Context(), &c.Parts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if broken := w.Check(); len(broken) > 0 {
-		t.Errorf("broken promises:\n%s", strings.Join(broken, "\n"))
-	}
+	checker.Prove(t, &c.Parts, nil)
 	proven(t, &c.Parts)
 }
 

@@ -8,5 +8,6 @@
 // The checks know nothing of how the engine or the sink work. They decide ownership by a model of their own (model.go), what an idempotency
 // key, a sale's id or a fact's id stands for by going through the topic in order, and which call a sale must have by what lay on Kafka before it.
 //
-// Files: read.go the collecting; check.go the checks; model.go ownership by the contract's table; sent.go what callers know.
+// Files: read.go the collecting; check.go the checks; model.go ownership by the contract's table; sent.go what callers know;
+// prove.go all of it for a test.
 package checker

@@ -32,14 +32,7 @@ type row = map[string]any
 func proved(t *testing.T, p *harness.Parts, sent []checker.Sent) *checker.World {
 	t.Helper()
 	p.WaitDrained(2 * time.Minute)
-	w, err := checker.Read(t.Context(), p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if found := append(w.Check(), w.CheckSent(sent)...); len(found) > 0 {
-		t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
-	}
-	return w
+	return checker.Prove(t, p, sent)
 }
 
 // references are what the tests' items name.

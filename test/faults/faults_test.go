@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -141,14 +140,7 @@ func TestUpSurvivesKills(t *testing.T) {
 	sent := l.Stop()
 	t.Logf("%d requests and records: %s", len(sent), l.Summary())
 	up.WaitDrained(90 * time.Second)
-	w, err := checker.Read(t.Context(), &up.Parts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d batches, %d items, %d outcomes", len(w.Batches), len(w.Items), len(w.Outcomes))
-	if found := slices.Concat(w.Check(), w.CheckSent(sent), l.Wrong(), dead(w, l)); len(found) > 0 {
-		t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
-	}
+	checker.Prove(t, &up.Parts, sent, func(w *checker.World) []string { return append(l.Wrong(), dead(w, l)...) })
 	if l.Items() < 100 {
 		t.Errorf("only %d items were accepted: the run proves little", l.Items())
 	}

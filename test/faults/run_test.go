@@ -227,16 +227,10 @@ func (r *run) check(l *load.Load) bool {
 	began := time.Now()
 	r.c.WaitDrained(5 * time.Minute)
 	drained := time.Since(began)
-	w, err := checker.Read(r.t.Context(), &r.c.Parts)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	found := slices.Concat(w.Check(), w.CheckSent(r.sent), l.Wrong(), r.unanswered(l), r.jobs(l), dead(w, l), r.samples.found())
-	r.t.Logf("%s; no lag after %s; in all %d batches, %d items, %d outcomes; %s", l.Summary(), drained.Round(time.Millisecond),
-		len(w.Batches), len(w.Items), len(w.Outcomes), r.samples.summary())
-	if len(found) > 0 {
-		r.t.Errorf("%d promises broken:\n%s", len(found), strings.Join(found, "\n"))
-	}
+	r.t.Logf("%s; no lag after %s; %s", l.Summary(), drained.Round(time.Millisecond), r.samples.summary())
+	checker.Prove(r.t, &r.c.Parts, r.sent, func(w *checker.World) []string {
+		return slices.Concat(l.Wrong(), r.unanswered(l), r.jobs(l), dead(w, l), r.samples.found())
+	})
 	accepted := 0
 	for _, s := range sent {
 		if s.Verdict == harness.Accepted {

@@ -49,7 +49,7 @@ func (r *rig) stepped() (with func(*Sink), set func(ahead time.Duration)) {
 // ClickHouse's clock is stepped by an hour, ahead and back, while members are expelled, held up for longer than a lease just before they send a
 // block, and replaced.
 func TestClockIsSteppedByAnHour(t *testing.T) {
-	seed, steps := rand.Uint64(), 5
+	seed, steps := rand.Uint64(), 3
 	if text := os.Getenv("SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)

@@ -25,7 +25,7 @@ func (r *rig) exact(n int) {
 	r.t.Helper()
 	r.waitLong(60*time.Second, strconv.Itoa(n), "SELECT uniqExact(id) FROM {db}.ownership")
 	r.counts(n)
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
 	r.counts(n)
 }
 
@@ -409,9 +409,9 @@ func TestKilledAndStopped(t *testing.T) {
 			continue
 		}
 		must(t, child.Process.Signal(syscall.SIGSTOP))
-		time.Sleep(sinkConfig().Session + sinkConfig().Lease + 2*time.Second)
+		time.Sleep(sinkConfig().Session + sinkConfig().Lease + 500*time.Millisecond)
 		must(t, child.Process.Signal(syscall.SIGCONT))
-		time.Sleep(2 * time.Second)
+		time.Sleep(500 * time.Millisecond)
 		must(t, child.Process.Signal(syscall.SIGTERM))
 		child.Wait()
 	}
@@ -497,13 +497,13 @@ func TestExpelledMembers(t *testing.T) {
 	r := newRig(t)
 	a := r.start(nil)
 	stop := r.flow()
-	time.Sleep(time.Second)
+	time.Sleep(500 * time.Millisecond)
 	r.expel(a)
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	b := r.start(nil)
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	rng := rand.New(rand.NewPCG(5, 6))
-	for range 5 {
+	for range 3 {
 		r.expel([]*running{a, b}[rng.IntN(2)])
 		time.Sleep(time.Duration(500+rng.IntN(3000)) * time.Millisecond)
 	}

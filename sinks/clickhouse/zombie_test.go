@@ -191,11 +191,11 @@ func TestInsertOfAZombieIsRefusedByTheTable(t *testing.T) {
 // again.
 func TestSuccessorOfAZombieWaitsForItsLease(t *testing.T) {
 	r := newRig(t)
-	lease := 12 * time.Second
+	lease := 8 * time.Second
 	old, g := r.zombie(lease)
 	r.start(func(s *Sink) { s.cfg.Lease = lease })
 	// The zombie's insert gets in when a successor that does not wait has inserted the rows, or else after a while.
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if r.query("SELECT count() FROM {db}.ownership") != "100" {
 			break
 		}

@@ -172,9 +172,10 @@ func TestReplayOfItems(t *testing.T) {
 	if report.Items[0].Kind != schemas.KindCustomerEvents || report.Items[0].Attempt != 2 {
 		t.Errorf("%+v", report.Items[0])
 	}
-	code = run(t.Context(), &app{stdout: &out, stderr: &bytes.Buffer{}, environ: s.Settings()}, []string{"replay", "--all"})
-	if code != exitOpen || !strings.Contains(out.String(), "cannot be replayed") || !strings.Contains(out.String(), "0 of 1 items are processed now.") {
-		t.Errorf("exit code %d: %s", code, out.String())
+	code = run(t.Context(), &app{stdout: &out, stderr: &errs, environ: s.Settings()}, []string{"replay", "--all"})
+	if code != exitOpen || !strings.Contains(out.String(), "cannot be replayed") || !strings.Contains(out.String(), "0 of 1 items are processed now.") ||
+		!strings.Contains(errs.String(), "1 of 1 item was not processed") {
+		t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
 	}
 	inOrder(t, s.Cluster)
 }

@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -35,14 +36,16 @@ type lane struct {
 	partitions int32 // of the item topic
 	epoch      int32 // of the item topic
 	codecs     *codecs
-	judge      judge       // nil where records are passed on
-	requests   *requests   // nil where they are judged
-	state      state       // nil where the kind has none
-	attempts   *attempts   // nil where records are passed on
+	judge      judge     // nil where records are passed on
+	requests   *requests // nil where they are judged
+	state      state     // nil where the kind has none
+	attempts   *attempts // nil where records are passed on
+	positions  *positions
 	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
-	done       int64       // every record below has been judged and committed, -1 until the first one is polled; guarded by session.mu
+	again      bool        // judged records have been read again; guarded by session.mu
+	done       int64       // every record below has been judged and committed, -1: nothing is known of it; guarded by session.mu
 
 	// The round under way.
 	view    reference.View
@@ -88,6 +91,7 @@ func (l *lane) asMap() map[string][]int32 {
 
 // clearState begins with no state, or forgets a half restored one.
 func (l *lane) clearState() {
+	l.positions = newPositions(l)
 	if l.kind.newJudge != nil {
 		l.judge = l.kind.newJudge(l)
 		l.attempts = newAttempts(l)
@@ -99,7 +103,7 @@ func (l *lane) clearState() {
 
 // tables are all that the lane remembers.
 func (l *lane) tables() []state {
-	var all []state
+	all := []state{l.positions}
 	if l.state != nil {
 		all = append(all, l.state)
 	}
@@ -107,6 +111,21 @@ func (l *lane) tables() []state {
 		all = append(all, l.attempts)
 	}
 	return all
+}
+
+// unjudged are the records that have not been judged yet. session.mu is held.
+func (l *lane) unjudged(records []*kgo.Record) []*kgo.Record {
+	from := records[0].Offset
+	if from >= l.done {
+		return records
+	}
+	if !l.again {
+		l.again = true
+		l.s.log.Warn("records are read again that were judged before, and are passed over: Kafka's committed position was behind", "topic", l.kind.name,
+			"partition", l.partition, "from", from, "judged_to", l.done)
+	}
+	i, _ := slices.BinarySearchFunc(records, l.done, func(rec *kgo.Record, at int64) int { return cmp.Compare(rec.Offset, at) })
+	return records[i:]
 }
 
 // drop forgets the round; keep makes it part of the state.
@@ -143,8 +162,9 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 		l.next = rec.Offset + 1
 		l.judged = rec.Timestamp
 	}
+	l.positions.note(l.next)
 	if l.requests != nil {
-		return nil // see requests.settle
+		return l.positions.write(&l.out) // see requests.settle
 	}
 	for _, t := range l.tables() {
 		if err := t.write(&l.out); err != nil {

@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -32,6 +34,7 @@ func TestOvertakenByTheNextGeneration(t *testing.T) {
 	plans := map[int32]map[string][]int32{} // generation → member → partitions
 	var wrong, overtaken atomic.Int32
 	synced, polled := make(chan struct{}), make(chan struct{})
+	meanwhile := w.grants(40, 8)
 	var joined, wrote, told sync.Once
 	fake := w.broker.Fake
 	fake.ControlKey(int16(kmsg.SyncGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -62,7 +65,9 @@ func TestOvertakenByTheNextGeneration(t *testing.T) {
 		if req.(*kmsg.JoinGroupRequest).MemberID == id {
 			joined.Do(func() {
 				fake.SleepControl(func() {
-					w.produce(w.grants(40, 8)...)
+					if err := w.client.ProduceSync(t.Context(), meanwhile...).FirstErr(); err != nil {
+						t.Error(err)
+					}
 					select { // the first copy polls and judges while it joins
 					case <-polled:
 					case <-time.After(5 * time.Second):
@@ -104,7 +109,11 @@ func TestOvertakenByTheNextGeneration(t *testing.T) {
 	})
 
 	w.start(Upserts, nil)
-	<-synced
+	select {
+	case <-synced:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the next generation does not begin")
+	}
 	w.produce(w.grants(40, 8)...)
 	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, 120))
 	if wrong.Load() > 0 {
@@ -116,18 +125,64 @@ func TestOvertakenByTheNextGeneration(t *testing.T) {
 	t.Log("restarts of the first copy:", counted(a.metrics.restarts)) // one that was refused under its old generation begins afresh
 }
 
-// TestClientThatGoesBack: Kafka's client reads on from before what was judged and committed. That is noticed before anything is judged twice.
+// TestSkippedGeneration: a copy keeps its member id and its partitions, and a generation of the group passes it by. It goes on where nothing was
+// committed meanwhile, and else begins afresh.
+func TestSkippedGeneration(t *testing.T) {
+	for _, judged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("others have judged %t", judged), func(t *testing.T) {
+			w := newWorld(t)
+			if w.broker.Fake == nil {
+				t.Skip("answers are made up in kfake")
+			}
+			a := w.start(Upserts, nil).ready()
+			w.produce(w.grants(40, 8)...)
+			w.awaitOutcomes(schemas.KindOwnership, 40)
+			id, generation := a.session.cl.GroupMetadata()
+			var skipped, asked atomic.Bool
+			w.broker.Fake.ControlKey(int16(kmsg.SyncGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				w.broker.Fake.KeepControl()
+				sync := req.(*kmsg.SyncGroupRequest)
+				if sync.MemberID != id || sync.Generation != generation+1 || !skipped.CompareAndSwap(false, true) {
+					return nil, nil, false
+				}
+				resp := sync.ResponseKind().(*kmsg.SyncGroupResponse)
+				resp.ErrorCode = kerr.RebalanceInProgress.Code
+				return resp, nil, true
+			})
+			w.broker.Fake.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				w.broker.Fake.KeepControl()
+				fetch := req.(*kmsg.OffsetFetchRequest)
+				if !skipped.Load() || len(fetch.Groups) != 1 || fetch.Groups[0].Group != Group(Upserts) || len(fetch.Groups[0].Topics) > 0 ||
+					!fetch.RequireStable || !asked.CompareAndSwap(false, true) || !judged {
+					return nil, nil, false
+				}
+				resp := fetch.ResponseKind().(*kmsg.OffsetFetchResponse)
+				resp.Groups = append(resp.Groups, kmsg.OffsetFetchResponseGroup{Group: fetch.Groups[0].Group})
+				return resp, nil, true
+			})
+			w.start(Upserts, nil)
+			w.eventually("the copy asks for the commits", func() error {
+				if !asked.Load() {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			w.produce(w.grants(40, 8)...)
+			w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, 80))
+			if judged && counted(a.metrics.restarts) == 0 {
+				t.Error("the copy goes on from where it was")
+			}
+		})
+	}
+}
+
+// TestClientThatGoesBack: Kafka's client reads on from before what was judged and committed.
 func TestClientThatGoesBack(t *testing.T) {
 	w := newWorld(t)
 	a := w.start(Upserts, nil).ready()
 	w.produce(w.grants(40, 8)...)
 	w.awaitOutcomes(schemas.KindOwnership, 40)
-	w.eventually("everything is committed", func() error {
-		if lag, err := w.lag(Group(Upserts)); err != nil || lag > 0 {
-			return fmt.Errorf("lag %d: %w", lag, err)
-		}
-		return nil
-	})
+	w.awaitCommitted(Upserts)
 	back := map[int32]kgo.EpochOffset{}
 	for p := range int32(partitions) {
 		back[p] = kgo.EpochOffset{Epoch: -1, Offset: 0}
@@ -135,9 +190,52 @@ func TestClientThatGoesBack(t *testing.T) {
 	a.session.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{schemas.KindOwnership: back})
 	w.produce(w.grants(40, 8)...)
 	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, 80))
-	if counted(a.metrics.restarts) == 0 {
-		t.Error("the session that was taken back went on")
+}
+
+// TestCommitsThatGoBack: the group's commits are lost and older ones take their place, as of a coordinator that has not read all of its log.
+func TestCommitsThatGoBack(t *testing.T) {
+	for name, kind := range map[string]string{Upserts: schemas.KindOwnership, Requests: schemas.Requests} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := w.start(name, nil).ready()
+			send := func() {
+				if name == Upserts {
+					w.produce(w.grants(40, 8)...)
+					return
+				}
+				for range 10 {
+					w.produce(w.request(schemas.NewBatchKey(), "body", "sku").records...)
+				}
+			}
+			send()
+			w.awaitCommitted(name)
+			if err := a.stop(); err != nil {
+				t.Fatal(err)
+			}
+			written := len(w.read(schemas.ProcessedTopic(schemas.KindOwnership), schemas.RequestAnswers))
+			if written == 0 {
+				t.Fatal("nothing was judged")
+			}
+			w.commitStart(Group(name), []string{kind})
+			w.start(name, nil).ready()
+			send()
+			w.awaitCommitted(name)
+			if n := len(w.read(schemas.ProcessedTopic(schemas.KindOwnership), schemas.RequestAnswers)); n != 2*written {
+				t.Errorf("%d records were written the first time, %d in all", written, n)
+			}
+		})
 	}
+}
+
+// awaitCommitted waits until a group has read all of its topics.
+func (w *world) awaitCommitted(name string) {
+	w.t.Helper()
+	w.eventually("everything is committed", func() error {
+		if lag, err := w.lag(Group(name)); err != nil || lag > 0 {
+			return fmt.Errorf("lag %d: %w", lag, err)
+		}
+		return nil
+	})
 }
 
 // TestClientThatForgetsPositions: while a round is written, Kafka's client comes to believe that all of it is committed, so that its commit would

@@ -34,11 +34,7 @@ func newRound(s *session) *round { return &round{s: s} }
 
 // run: sort → learn → decide → produce → commit → keep. An error means that the session must be given up.
 func (r *round) run(fetches kgo.Fetches) error {
-	ours, err := r.sort(fetches)
-	if err != nil {
-		return err
-	}
-	if !ours {
+	if !r.sort(fetches) {
 		return r.s.abort()
 	}
 	if r.count == 0 {
@@ -70,9 +66,8 @@ func (r *round) run(fetches kgo.Fetches) error {
 	return nil
 }
 
-// sort assigns what was polled to its lanes; false where some of it is no longer ours. An error is a record that was judged already: what is
-// committed is not what this session believes.
-func (r *round) sort(fetches kgo.Fetches) (ours bool, err error) {
+// sort assigns what was polled to its lanes, without what they have judged already; false where some of it is no longer ours.
+func (r *round) sort(fetches kgo.Fetches) (ours bool) {
 	clear(r.work)
 	r.work, r.count, r.asking = r.work[:0], 0, 0
 	r.s.mu.Lock()
@@ -87,31 +82,31 @@ func (r *round) sort(fetches kgo.Fetches) (ours bool, err error) {
 			ours = false
 			return
 		}
-		switch from := p.Records[0].Offset; {
-		case l.done < 0:
-			l.done = from
-			r.s.log.Debug("took a partition over", "topic", p.Topic, "partition", p.Partition, "from", from, "generation", r.s.generation, "member", l.member)
-		case from < l.done:
-			err = fmt.Errorf("%s partition %d was judged to %d, and is read again from %d", p.Topic, p.Partition, l.done, from)
+		records := l.unjudged(p.Records)
+		if len(records) == 0 {
+			return
 		}
-		for _, rec := range p.Records {
+		for _, rec := range records {
 			if !rec.Attrs.IsControl() {
 				r.count++
 			}
 		}
 		for i := range r.work {
 			if r.work[i].lane == l {
-				r.work[i].records = slices.Concat(r.work[i].records, p.Records)
+				r.work[i].records = slices.Concat(r.work[i].records, records)
 				return
 			}
 		}
-		r.work = append(r.work, portion{l, p.Records})
+		r.work = append(r.work, portion{l, records})
 	})
-	return ours && !r.s.revoked, err
+	return ours && !r.s.revoked
 }
 
 // learn waits for what the round's decisions may depend on. It gives way, with an error, to a rebalance.
 func (r *round) learn() error {
+	if r.s.p.tables == nil && r.s.p.deps.Calls == nil {
+		return nil
+	}
 	ctx, cancel := context.WithCancel(r.s.work)
 	defer cancel()
 	go func() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -50,6 +51,7 @@ type session struct {
 	codecs     map[string]*codecs
 	dead       *schemas.Encoder // of dead letters
 	attempts   *schemas.Encoder // of the changelog of that name
+	positions  *schemas.Encoder // of the changelog of that name
 	limit      int              // records of the next round
 	round      *round
 	progress   bool          // something was committed
@@ -59,6 +61,7 @@ type session struct {
 	mu         sync.Mutex // held briefly; the group's callbacks take it
 	joined     bool
 	generation int32 // of the group, in which the lanes are ours
+	skipped    bool  // a generation came between that and the one before
 	lanes      map[place]*lane
 	adopted    []*lane // assigned, not taken over yet
 	revoked    bool    // a partition was taken from us since the last end: the transaction session refuses to commit
@@ -102,7 +105,9 @@ func openSession(ctx, work context.Context, p *Processor) (*session, error) {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(p.cfg.SessionTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, p.cfg.SessionTimeout/4)),
-		kgo.RebalanceTimeout(p.cfg.SessionTimeout), // a round takes far less, and one that waits gives way
+		// A round that waits gives way, and one that is being committed ends in less. A static member that does not join again in time stays in the
+		// next generation, with what it claimed when it last joined: see errSkipped. Whoever is silent goes after the session timeout anyway.
+		kgo.RebalanceTimeout(3 * max(p.cfg.SessionTimeout, p.cfg.TransactionTimeout)),
 		// A rebalance waits for the round under way, which so gets committed instead of being read again; it is told of it, so that a round
 		// that waits for something else gives way.
 		kgo.BlockRebalanceOnPoll(),
@@ -125,8 +130,8 @@ func openSession(ctx, work context.Context, p *Processor) (*session, error) {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
 	s.cl = s.gts.Client()
-	// Taking the producer id ends the transaction that a predecessor of the same id left open, so that its fate is known before our group
-	// reads the committed positions.
+	// Taking the producer id ends the transaction that a predecessor of the same id left open. Until then our group, which the client joins
+	// meanwhile, gets no positions: it reads stable ones.
 	if _, _, err := s.cl.ProducerID(ctx); err != nil {
 		s.close()
 		return nil, fmt.Errorf("take over the transactional id: %w", err)
@@ -154,6 +159,9 @@ func (s *session) prepare(ctx context.Context) error {
 		return err
 	}
 	if s.attempts, err = s.p.deps.Registry.Encoder(ctx, schemas.Attempts); err != nil {
+		return err
+	}
+	if s.positions, err = s.p.deps.Registry.Encoder(ctx, schemas.Positions); err != nil {
 		return err
 	}
 	details, err := kadm.NewClient(cl).ListTopics(ctx, written...)
@@ -231,10 +239,11 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 	member, generation := cl.GroupMetadata()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joined, s.generation = true, generation
 	if s.expelled(member) {
 		s.failure = errExpelled
 	}
+	s.skipped = s.skipped || len(s.lanes) > 0 && generation > s.generation+1
+	s.joined, s.generation = true, generation
 	for topic, partitions := range assigned {
 		k := kindNamed(s.p.kinds, topic)
 		for _, partition := range partitions {
@@ -253,6 +262,11 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 // Kafka's client joins again under a new id and keeps what it believes to own, though others may have judged it meanwhile. Under the new id
 // the broker would take its commits. So each lane remembers the member that it was assigned to, and nothing is committed under another.
 var errExpelled = errors.New("expelled from the group and joined again under another member id")
+
+// errSkipped ends a session that a generation of the group passed by, in which others judged what it has. Kafka's coordinator keeps a static
+// member that did not join again in time, and gives away what the member did not claim when it last joined. When the member has joined again it
+// may own the same partitions as before, so that Kafka's client reports no change and goes on from where it was.
+var errSkipped = errors.New("others have judged partitions of this member, in a generation of the group without it")
 
 // errGeneration refuses the commit of a round that the group has overtaken: the client has joined the next generation already, and only waits
 // for the round to end before it says what that took from us. The broker takes a commit under the new generation whoever owns the partition by
@@ -297,6 +311,9 @@ func (s *session) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.checkSkipped(); err != nil {
+			return err
+		}
 		switch { // no rebalance begins from here on until it is allowed again
 		case s.wasRevoked():
 			err = s.abort()
@@ -314,8 +331,43 @@ func (s *session) run(ctx context.Context) error {
 	return nil
 }
 
-// poll returns at once when there are records, else when there is other work or after a while. It never returns without having polled: that is
-// what holds rebalances up, and only so nothing that the round knows of its partitions changes beneath it.
+// checkSkipped asks, after a generation without us, whether the committed positions are still those that the client knows.
+func (s *session) checkSkipped() error {
+	s.mu.Lock()
+	skipped := s.skipped
+	s.skipped = false
+	s.mu.Unlock()
+	if !skipped {
+		return nil
+	}
+	ours := s.cl.CommittedOffsets()
+	ctx, cancel := context.WithTimeout(kadm.RequireStable(s.work), s.p.cfg.SessionTimeout+s.p.cfg.TransactionTimeout)
+	defer cancel()
+	for {
+		theirs, err := kadm.NewClient(s.cl).FetchOffsets(ctx, Group(s.p.name))
+		if err == nil {
+			err = theirs.Error()
+		}
+		if errors.Is(err, kerr.UnstableOffsetCommit) && ctx.Err() == nil { // somebody's transaction is under way
+			time.Sleep(waitingPoll)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the committed positions: %w", err)
+		}
+		for topic, partitions := range ours {
+			for partition, position := range partitions {
+				if at, _ := theirs.Lookup(topic, partition); at.At != position.Offset {
+					return fmt.Errorf("%w: %s partition %d is committed to %d, not to %d", errSkipped, topic, partition, at.At, position.Offset)
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// poll returns at once when there are records, else when there is other work or after a while. Without an error it holds rebalances up, so that
+// nothing that the round knows of its partitions changes beneath it.
 func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
 	wait, cancel := context.WithTimeout(ctx, s.pollTime())
 	defer cancel()
@@ -334,6 +386,10 @@ func (s *session) poll(ctx context.Context) (kgo.Fetches, error) {
 	default:
 	}
 	fetches := s.gts.PollRecords(wait, s.limit)
+	if len(fetches) == 0 { // what was ready went with a partition: then the client holds nothing up
+		cancel()
+		fetches = s.gts.PollRecords(wait, s.limit)
+	}
 	for _, e := range fetches.Errors() {
 		if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) {
 			continue
@@ -462,9 +518,6 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 	if s.wasRevoked() {
 		return false, s.abort()
 	}
-	if err := covers(s.cl.UncommittedOffsets(), positions); err != nil {
-		return false, err
-	}
 	begun := time.Now()
 	// End waits for the group's answer without a bound of its own; one that does not come is an unknown commit like any other.
 	bound, cancel := context.WithTimeout(s.work, max(s.p.cfg.TransactionTimeout, s.p.cfg.SessionTimeout))
@@ -478,8 +531,7 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 		if req.Generation != s.generation {
 			return errGeneration
 		}
-		correct(req, positions)
-		return nil
+		return correct(req, positions)
 	})
 	committed, err = s.gts.End(ctx, kgo.TryCommit)
 	if errors.Is(err, errGeneration) { // and the abort was answered
@@ -507,27 +559,30 @@ func (e *commitError) Error() string {
 
 func (e *commitError) Unwrap() error { return e.cause }
 
-// covers checks that the client will commit a position for every partition of a round. Outcomes without their positions would be judged again.
-func covers(uncommitted map[string]map[int32]kgo.EpochOffset, positions map[place]int64) error {
-	for at, position := range positions {
-		if to, ok := uncommitted[at.topic][at.partition]; !ok || to.Offset < position {
-			return fmt.Errorf("%s partition %d was judged to %d, and the client knows nothing to commit of it", at.topic, at.partition, position)
-		}
-	}
-	return nil
-}
-
-// correct sets the positions to commit, of which those of partitions that stopped lie before the end of what was polled.
-func correct(req *kmsg.TxnOffsetCommitRequest, positions map[place]int64) {
+// correct sets the positions to commit, of which those of partitions that stopped lie before the end of what was polled. Outcomes without their
+// positions would be judged again, so that it is an error if the client would not commit all of them.
+func correct(req *kmsg.TxnOffsetCommitRequest, positions map[place]int64) error {
+	missing := len(positions)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			if position, ok := positions[place{t.Topic, p.Partition}]; ok && position != p.Offset {
+			position, ok := positions[place{t.Topic, p.Partition}]
+			switch {
+			case !ok:
+				continue
+			case p.Offset < position:
+				return fmt.Errorf("%s partition %d was judged to %d, and the client would commit %d", t.Topic, p.Partition, position, p.Offset)
+			case p.Offset > position:
 				p.Offset, p.LeaderEpoch = position, -1
 			}
+			missing--
 		}
 	}
+	if missing > 0 {
+		return fmt.Errorf("the client would commit no position of %d partitions that were judged", missing)
+	}
+	return nil
 }
 
 // measureLag asks now and then how far the owned partitions have grown, beside the loop.

@@ -41,9 +41,12 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 	}
 }
 
-func TestConfigTakesNoArgument(t *testing.T) {
-	var out, errs bytes.Buffer
-	if code := run(t.Context(), &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}, []string{"config", "kafka"}); code != 2 || out.Len() > 0 {
-		t.Errorf("code %d, out %q, %s", code, &out, &errs)
+// What would be ignored may be meant as a flag.
+func TestArgumentsThatNobodyTakes(t *testing.T) {
+	for _, command := range []string{"config", "migrate", "adopt", "doctor", "lag"} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}, []string{command, "kafka"}); code != 2 || out.Len() > 0 {
+			t.Errorf("%s: code %d, out %q, %s", command, code, &out, &errs)
+		}
 	}
 }

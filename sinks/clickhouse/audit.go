@@ -326,7 +326,7 @@ type DoubledOutcome struct {
 func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, since time.Time, share, shares, limit int) (all []DoubledOutcome, err error) {
 	where := fmt.Sprintf("cityHash64(id) %% %d = %d", shares, share)
 	if !since.IsZero() {
-		where += fmt.Sprintf(" AND accepted_at >= fromUnixTimestamp64Milli(toInt64(%d))", since.UnixMilli())
+		where += " AND accepted_at >= " + millis(since)
 	}
 	of, one := ofTenant(tenant, nil)
 	var args []any
@@ -343,12 +343,6 @@ func (c *Conn) DoubledOutcomes(ctx context.Context, tenant string, since time.Ti
 		return err
 	})
 	return all, err
-}
-
-// LastAttempt is the highest attempt at an item that has an outcome, 0 for none.
-func (c *Conn) LastAttempt(ctx context.Context, id string) (attempt int32, err error) {
-	last, err := c.LastAttempts(ctx, []string{id})
-	return last[id], err
 }
 
 // BatchCount is a batch whose items with an outcome are not as many as its header announced.

@@ -153,9 +153,7 @@ WHERE good = ? ORDER BY idx LIMIT %d`, head, none, r.conn.table(log), whereLog, 
 		if err := rows.Scan(&it.Index, &it.ID, &it.Ref, &codes, &fields, &values, &messages); err != nil {
 			return nil, fmt.Errorf("items of a batch: %w", err)
 		}
-		for i := range codes {
-			it.Reasons = append(it.Reasons, schemas.Reason{Code: codes[i], Field: fields[i], Value: values[i], Message: messages[i]})
-		}
+		it.Reasons = reasonsOf(codes, fields, values, messages)
 		all = append(all, it)
 	}
 	return all, rows.Err()

@@ -171,8 +171,8 @@ func (a *auditor) judgeFate(ctx context.Context, topic string, at clickhouse.Rec
 		a.foundItem(row, "there is "+all+" about this position, where no item lies", "look for who else writes to the result topics: the broker's ACLs should let only the processors")
 	case len(f.ends) == 0:
 		if n, _ := strconv.Atoi(f.item.More); n > 1 {
-			last, err := a.Conn.LastAttempt(ctx, f.item.ID)
-			if err != nil || int(last) >= n {
+			last, err := a.Conn.LastAttempts(ctx, []string{f.item.ID})
+			if err != nil || int(last[f.item.ID]) >= n {
 				return err // a replay that came too late: a later attempt, or this one, has been judged
 			}
 		}

@@ -224,7 +224,7 @@ func (c *Config) localName(name string) string {
 	return name + "_local"
 }
 
-// now is ClickHouse's own clock, by which leases are counted. A cluster's nodes must agree to within clockSkew.
+// now is ClickHouse's own clock, by which leases are counted. A cluster's nodes must agree to within Sink.skew.
 func (c *Conn) now(ctx context.Context) (time.Time, error) {
 	var t time.Time
 	if err := c.any.QueryRow(ctx, "SELECT now64(3, 'UTC')").Scan(&t); err != nil {

@@ -350,7 +350,9 @@ func (s *Sink) connect() error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.Session),
 		kgo.HeartbeatInterval(min(3*time.Second, s.cfg.Session/3)),
-		// Nothing is committed, so that leases run out, while a rebalance waits for a member that does not join.
+		// Nothing is committed, so that leases run out, while a rebalance waits for a member that does not join. But no generation may skip a
+		// static member: of one that has not joined again in time, Apache Kafka's group coordinator keeps in the next generation what it claimed
+		// when it joined last, and gives away what it did not claim. Thrice the session, it has joined by then, or is expelled.
 		kgo.RebalanceTimeout(max(3*s.cfg.Session, 15*time.Second)),
 		kgo.DisableAutoCommit(),
 		// A partition without a commit is an error that a person sees, as one is whose commit lies outside the log.

@@ -64,7 +64,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return &metrics{
 		sinkWait:     ofTopic("sink_barrier_wait_seconds", "Time from the barrier's question until the sink's committed offsets had passed the topic's high watermarks."),
 		lookUp:       ofTopic("look_up_seconds", "Time that ClickHouse took to find what a round's items ask of the topic's records."),
-		rounds:       counter("rounds_total", "Rounds by how they ended: committed, aborted (a partition was taken away), unknown (the session was started afresh).", "end"),
+		rounds:       counter("rounds_total", "Rounds by how they ended: committed, aborted (a partition was taken away, the round gave way to a rebalance, or a generation of the group overtook it), unknown (the session was started afresh).", "end"),
 		roundRecords: histogram("round_records", "Records judged in a committed round.", prometheus.ExponentialBuckets(1, 4, 8)),
 		commitTime:   histogram("commit_seconds", "Time from handing over a round's records to the answer of the commit.", prometheus.ExponentialBuckets(0.001, 2, 14)),
 		processed:    counter("processed_total", "Processed outcomes.", "kind"),

@@ -41,7 +41,6 @@ type lane struct {
 	state      state     // nil where the kind has none
 	attempts   *attempts // nil where records are passed on
 	positions  *positions
-	member     string      // id of the group member that it was assigned to
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
 	again      bool        // judged records have been read again; guarded by session.mu

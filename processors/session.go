@@ -60,8 +60,9 @@ type session struct {
 
 	mu         sync.Mutex // held briefly; the group's callbacks take it
 	joined     bool
-	generation int32 // of the group, in which the lanes are ours
-	skipped    bool  // a generation came between that and the one before
+	member     string // of the group, and its generation, in which the lanes are ours
+	generation int32
+	skipped    bool // others were members in a generation in between
 	lanes      map[place]*lane
 	adopted    []*lane // assigned, not taken over yet
 	revoked    bool    // a partition was taken from us since the last end: the transaction session refuses to commit
@@ -239,16 +240,12 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 	member, generation := cl.GroupMetadata()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.expelled(member) {
-		s.failure = errExpelled
-	}
-	s.skipped = s.skipped || len(s.lanes) > 0 && generation > s.generation+1
-	s.joined, s.generation = true, generation
+	s.skipped = s.skipped || len(s.lanes) > 0 && (member != s.member || generation != s.generation+1)
+	s.joined, s.member, s.generation = true, member, generation
 	for topic, partitions := range assigned {
 		k := kindNamed(s.p.kinds, topic)
 		for _, partition := range partitions {
 			l := newLane(s, k, partition)
-			l.member = member
 			s.lanes[place{topic, partition}] = l
 			s.adopted = append(s.adopted, l)
 			s.p.metrics.setTakeover(topic, partition, takeoverRestoring)
@@ -258,30 +255,15 @@ func (s *session) onAssigned(_ context.Context, cl *kgo.Client, assigned map[str
 	s.wake()
 }
 
-// errExpelled ends a session whose member the group expelled without that a callback said so: when a JoinGroup finds the member unknown,
-// Kafka's client joins again under a new id and keeps what it believes to own, though others may have judged it meanwhile. Under the new id
-// the broker would take its commits. So each lane remembers the member that it was assigned to, and nothing is committed under another.
-var errExpelled = errors.New("expelled from the group and joined again under another member id")
-
-// errSkipped ends a session that a generation of the group passed by, in which others judged what it has. Kafka's coordinator keeps a static
-// member that did not join again in time, and gives away what the member did not claim when it last joined. When the member has joined again it
-// may own the same partitions as before, so that Kafka's client reports no change and goes on from where it was.
+// errSkipped ends a session that a generation of the group passed by, in which others judged what it has. Kafka's client does not always say
+// so, and goes on from where it was: when a JoinGroup finds the member unknown, it joins again under a new id and keeps what it believes to own.
+// And the coordinator keeps a static member that did not join again in time, and gives away what that one did not claim when it last joined.
 var errSkipped = errors.New("others have judged partitions of this member, in a generation of the group without it")
 
 // errGeneration refuses the commit of a round that the group has overtaken: the client has joined the next generation already, and only waits
 // for the round to end before it says what that took from us. The broker takes a commit under the new generation whoever owns the partition by
 // now. So a round is committed under the generation in which it was polled, or not at all.
 var errGeneration = errors.New("the group's next generation began before the round was committed")
-
-// expelled reports whether a partition was assigned to another member id than the present one. Under mu.
-func (s *session) expelled(member string) bool {
-	for _, l := range s.lanes {
-		if l.member != member {
-			return true
-		}
-	}
-	return false
-}
 
 // onRevoked forgets partitions, and with them their state. Nothing that was polled before may be committed.
 func (s *session) onRevoked(_ context.Context, _ *kgo.Client, revoked map[string][]int32) {
@@ -525,10 +507,7 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 	ctx := kgo.PreTxnCommitFnContext(bound, func(req *kmsg.TxnOffsetCommitRequest) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.expelled(req.MemberID) {
-			return errExpelled
-		}
-		if req.Generation != s.generation {
+		if req.MemberID != s.member || req.Generation != s.generation {
 			return errGeneration
 		}
 		return correct(req, positions)

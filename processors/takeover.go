@@ -32,7 +32,7 @@ func (s *session) complete(l *lane) {
 	l.restored, l.done = true, l.positions.judged()
 	s.cl.ResumeFetchPartitions(l.asMap())
 	s.p.metrics.setTakeover(l.kind.name, l.partition, takeoverDone)
-	s.log.Debug("took a partition over", "topic", l.kind.name, "partition", l.partition, "judged_to", l.done, "generation", s.generation, "member", l.member)
+	s.log.Debug("took a partition over", "topic", l.kind.name, "partition", l.partition, "judged_to", l.done, "generation", s.generation, "member", s.member)
 }
 
 // takeOver restores lanes, trying again for as long as the broker fails.

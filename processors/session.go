@@ -27,6 +27,8 @@ const (
 	idlePoll    = time.Second
 	waitingPoll = 20 * time.Millisecond
 	lagInterval = 5 * time.Second
+	// positionPoll is how often a take-over looks whether the client has read the committed positions.
+	positionPoll = 5 * time.Millisecond
 )
 
 // place is a partition of an item topic.
@@ -313,7 +315,8 @@ func (s *session) run(ctx context.Context) error {
 	return nil
 }
 
-// checkSkipped asks, after a generation without us, whether the committed positions are still those that the client knows.
+// checkSkipped asks, after a generation without us, whether the committed positions are still those that the client knows. Then nobody has judged
+// since it read them, and the state, which was read back after that (see session.takeOver), is that of these positions.
 func (s *session) checkSkipped() error {
 	s.mu.Lock()
 	skipped := s.skipped
@@ -507,7 +510,7 @@ func (s *session) end(positions map[place]int64) (committed bool, err error) {
 	ctx := kgo.PreTxnCommitFnContext(bound, func(req *kmsg.TxnOffsetCommitRequest) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if req.MemberID != s.member || req.Generation != s.generation {
+		if s.skipped || req.MemberID != s.member || req.Generation != s.generation {
 			return errGeneration
 		}
 		return correct(req, positions)

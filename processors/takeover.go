@@ -35,9 +35,17 @@ func (s *session) complete(l *lane) {
 	s.log.Debug("took a partition over", "topic", l.kind.name, "partition", l.partition, "judged_to", l.done, "generation", s.generation, "member", s.member)
 }
 
-// takeOver restores lanes, trying again for as long as the broker fails.
+// takeOver restores lanes, trying again for as long as the broker fails. It begins when the client knows from where they are judged: see
+// [session.checkSkipped].
 func (s *session) takeOver(lanes []*lane) {
 	begun := time.Now()
+	for !s.positioned(lanes) {
+		select {
+		case <-time.After(positionPoll):
+		case <-s.work.Done():
+			return
+		}
+	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := s.restore(lanes)
 		var broken *stateError
@@ -68,6 +76,15 @@ func (s *session) takeOver(lanes []*lane) {
 			l.clearState()
 		}
 	}
+}
+
+// positioned reports whether the client knows the committed positions of all lanes that are still ours.
+func (s *session) positioned(lanes []*lane) bool {
+	known := s.cl.CommittedOffsets()
+	return !slices.ContainsFunc(lanes, func(l *lane) bool {
+		_, ok := known[l.kind.name][l.partition]
+		return !ok && !l.dropped.Load()
+	})
 }
 
 // restore reads the changelogs of each lane, read committed, until it is past the high watermarks that they have now. The predecessor's last

@@ -119,7 +119,6 @@ func (k *engine) run(t *task) {
 // lane mirrors the type of that name.
 type lane struct {
 	tp       tp
-	member   string
 	restored bool
 	dropped  bool
 	kept     map[string]*schemas.OwnershipState
@@ -160,7 +159,9 @@ type engineSession struct {
 	lanes      map[tp]*lane
 	adopted    []*lane
 	revoked    bool
-	generation int // in which the lanes are ours
+	member     string // in which, and in whose generation, the lanes are ours
+	generation int
+	skipped    bool
 	moved      bool
 	waits      signal // a rebalance waits for the round, or a reference has come
 	blocked    bool
@@ -213,13 +214,12 @@ func (c *engineSession) close(t *task) {
 }
 
 func (c *engineSession) onAssigned(_ *task, assigned []tp) {
-	member := c.client.member
-	c.generation = c.client.generation
-	if c.expelled(member) {
-		c.failure = errExpelled
-	}
+	member, generation := c.client.member, c.client.generation
+	c.skipped = c.skipped || len(c.lanes) > 0 && (member != c.member || generation != c.generation+1)
+	c.member, c.generation = member, generation
 	for _, n := range assigned {
-		l := &lane{tp: n, member: member, kept: map[string]*schemas.OwnershipState{}}
+		delete(c.committed, n)
+		l := &lane{tp: n, kept: map[string]*schemas.OwnershipState{}}
 		l.drop()
 		c.lanes[n] = l
 		c.adopted = append(c.adopted, l)
@@ -228,13 +228,38 @@ func (c *engineSession) onAssigned(_ *task, assigned []tp) {
 	c.w.grown.give()
 }
 
-func (c *engineSession) expelled(member string) bool {
-	for _, l := range c.lanes {
-		if l.member != member && !c.off[engineMemberRemembered] {
-			return true
+// checkSkipped is the function of that name.
+func (c *engineSession) checkSkipped(t *task) error {
+	skipped := c.skipped
+	if c.skipped = false; !skipped || c.off[commitsCompared] {
+		return nil
+	}
+	var ask []tp
+	ours := map[tp]int64{}
+	for n := range c.lanes {
+		if at, known := c.committed[n]; known {
+			ask, ours[n] = append(ask, n), at
 		}
 	}
-	return false
+	slices.Sort(ask)
+	for {
+		theirs, err := call(t, c.w.kafka, "OffsetFetch", 5*time.Second, nil, func(answer func(map[tp]commit, error)) {
+			c.w.group.fetchOffsets(ask, true, answer)
+		})
+		switch {
+		case errors.Is(err, errUnstable):
+			t.sleep(20 * time.Millisecond)
+			continue
+		case err != nil:
+			return err
+		}
+		for _, n := range ask {
+			if theirs[n].offset != ours[n] {
+				return errSkipped
+			}
+		}
+		return nil
+	}
 }
 
 // onRevoked runs with failMu held, as the transaction session calls it.
@@ -264,8 +289,9 @@ func (c *engineSession) run(t *task) error {
 		c.client.poll(t)
 		c.blocked = false
 		polled := c.fetch()
-		var err error
+		err := c.checkSkipped(t)
 		switch {
+		case err != nil:
 		case c.revoked:
 			err = c.abort(t)
 		case len(polled) > 0:
@@ -458,6 +484,9 @@ func (c *engineSession) insist(t *task, what string, serve func(answer func(stru
 // errCommit mirrors commitError: it is not known whether a round was committed.
 var errCommit = errors.New("it is not known whether the round was committed")
 
+// errSkipped mirrors the error of that name.
+var errSkipped = errors.New("others have judged partitions of this member, in a generation of the group without it")
+
 // errGeneration mirrors the error of that name: the round was overtaken and is aborted.
 var errGeneration = errors.New("the group's next generation began before the round was committed")
 
@@ -504,9 +533,7 @@ func (c *engineSession) tryCommit(t *task) (committed bool, err error) {
 	if !failed {
 		by, id, generation := c.by, c.client.member, c.client.generation
 		t.step("before TxnOffsetCommit")
-		if c.expelled(id) {
-			failed, err = true, errExpelled
-		} else if generation != c.generation {
+		if (c.skipped && !c.off[commitsCompared] || id != c.member || generation != c.generation) && !c.off[overtakenAborted] {
 			failed, err = true, errGeneration
 		} else if err = c.insist(t, "TxnOffsetCommit", func(answer func(struct{}, error)) {
 			c.w.transactions.commitOffsets(by, id, generation, !c.off[offsetsFenced], after, answer)
@@ -592,6 +619,11 @@ func (c *engineSession) takeOverAdopted() {
 // takeOver restores the state of partitions: session.takeOver, restore and readChangelogs.
 func (c *engineSession) takeOver(t *task, lanes []*lane) {
 	for _, l := range lanes {
+		for known := false; !known && !c.stopped && !l.dropped; {
+			if _, known = c.client.position[l.tp]; !known {
+				t.sleep(5 * time.Millisecond)
+			}
+		}
 		log := c.w.changelogs[l.tp]
 		end := int64(0)
 		for !c.stopped && !l.dropped {

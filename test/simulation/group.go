@@ -177,12 +177,12 @@ func (g *group) prepare() {
 			return
 		}
 		for _, m := range g.sorted() {
-			if m.answer == nil {
-				g.s.note("kafka", "expels", "%s %s, which does not join", m.id, m.instance)
+			if m.answer == nil && m.instance == "" {
+				g.s.note("kafka", "expels", "%s, which does not join", m.id)
 				delete(g.members, m.id)
 			}
 		}
-		g.complete()
+		g.finish() // without the static members that have not joined: they stay, with what they claimed when they last did
 	})
 }
 
@@ -196,11 +196,22 @@ func (g *group) complete() {
 	if !g.preparing || len(all) == 0 || slices.ContainsFunc(all, func(m *member) bool { return m.answer == nil }) {
 		return
 	}
+	g.finish()
+}
+
+func (g *group) finish() {
+	all := g.sorted()
 	g.preparing = false
+	if len(all) == 0 {
+		return
+	}
 	g.generation++
 	g.balance(all)
 	for _, m := range all {
 		answer := m.answer
+		if answer == nil {
+			continue
+		}
 		m.answer, m.seen = nil, g.s.now
 		g.s.note("kafka", "assigns", "%s %s: %v, generation %d", m.id, m.instance, m.assigned, g.generation)
 		answer(joined{m.id, g.generation, m.assigned}, nil)

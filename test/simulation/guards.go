@@ -29,19 +29,20 @@ const (
 	badRecordOfSkipped                   // a record that its table has passed may still lack its dead letter (Sink.add)
 
 	// The engine's, in processors.
-	restoreHighWatermark   // a changelog is read to its high watermark (session.restore)
-	barrier                // references are waited for (round.awaitReferences)
-	barrierHighWatermark   // up to the high watermark (Tables.WaitFor)
-	freshClient            // what is not a commit ends the client (session.end)
-	endsPredecessor        // the transactional id is taken over before the group is joined (openSession)
-	stableOffsets          // positions are read when transactions are over (RequireStable of the client)
-	engineMemberRemembered // nothing is committed under another member id than the lane's (session.expelled)
-	offsetsFenced          // offsets in a transaction are fenced by the group's generation (GroupTransactSession.End)
-	stateInTransaction     // state changes are in the transaction of their outcomes (round.produce)
-	overlayDropped         // an aborted round leaves no state behind (session.abort)
-	readCommitted          // items of aborted transactions are not judged (schemas.ConsumeCommitted)
-	forwardMisplaced       // an item is judged in the partition of its key (lane.forward)
-	originKept             // and keeps its identity (lane.forward)
+	restoreHighWatermark // a changelog is read to its high watermark (session.restore)
+	barrier              // references are waited for (round.awaitReferences)
+	barrierHighWatermark // up to the high watermark (Tables.WaitFor)
+	freshClient          // what is not a commit ends the client (session.end)
+	endsPredecessor      // the transactional id is taken over before the group is joined (openSession)
+	stableOffsets        // positions are read when transactions are over (RequireStable of the client)
+	commitsCompared      // what is committed is compared after a generation without the member, or under another id (session.checkSkipped)
+	overtakenAborted     // a round is committed by the member and in the generation in which it was polled (session.end)
+	offsetsFenced        // offsets in a transaction are fenced by the group's generation (GroupTransactSession.End)
+	stateInTransaction   // state changes are in the transaction of their outcomes (round.produce)
+	overlayDropped       // an aborted round leaves no state behind (session.abort)
+	readCommitted        // items of aborted transactions are not judged (schemas.ConsumeCommitted)
+	forwardMisplaced     // an item is judged in the partition of its key (lane.forward)
+	originKept           // and keeps its identity (lane.forward)
 
 	guardCount
 )
@@ -80,7 +81,7 @@ var guardNames = [guardCount]string{
 	goneNotCommitted: "lost partitions are not committed", memberRemembered: "member remembered", badRecordOfSkipped: "dead letters of skipped records",
 	restoreHighWatermark: "restore to the high watermark", barrier: "barrier", barrierHighWatermark: "barrier at the high watermark",
 	freshClient: "fresh client", endsPredecessor: "ends its predecessor", stableOffsets: "stable offsets",
-	engineMemberRemembered: "member remembered by the engine", offsetsFenced: "offsets fenced", stateInTransaction: "state in the transaction",
+	commitsCompared: "commits compared", overtakenAborted: "overtaken rounds aborted", offsetsFenced: "offsets fenced", stateInTransaction: "state in the transaction",
 	overlayDropped: "overlay dropped", readCommitted: "read committed", forwardMisplaced: "forward misplaced", originKept: "origin kept",
 }
 

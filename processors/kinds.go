@@ -103,7 +103,7 @@ func (k *kind) writes() []string {
 
 // changelogs lists the topics of what is remembered of a kind.
 func (k *kind) changelogs() []string {
-	topics := []string{schemas.Positions}
+	var topics []string
 	if k.stateful {
 		topics = append(topics, schemas.StateTopic(k.name))
 	}

@@ -36,15 +36,14 @@ type lane struct {
 	partitions int32 // of the item topic
 	epoch      int32 // of the item topic
 	codecs     *codecs
-	judge      judge     // nil where records are passed on
-	requests   *requests // nil where they are judged
-	state      state     // nil where the kind has none
-	attempts   *attempts // nil where records are passed on
-	positions  *positions
+	judge      judge       // nil where records are passed on
+	requests   *requests   // nil where they are judged
+	state      state       // nil where the kind has none
+	attempts   *attempts   // nil where records are passed on
 	dropped    atomic.Bool // taken from us
 	restored   bool        // guarded by session.mu
 	again      bool        // judged records have been read again; guarded by session.mu
-	done       int64       // every record below has been judged and committed, -1: nothing is known of it; guarded by session.mu
+	done       int64       // every record below has been judged and committed, -1 before the first round; guarded by session.mu
 
 	// The round under way.
 	view    reference.View
@@ -90,7 +89,6 @@ func (l *lane) asMap() map[string][]int32 {
 
 // clearState begins with no state, or forgets a half restored one.
 func (l *lane) clearState() {
-	l.positions = newPositions(l)
 	if l.kind.newJudge != nil {
 		l.judge = l.kind.newJudge(l)
 		l.attempts = newAttempts(l)
@@ -102,7 +100,7 @@ func (l *lane) clearState() {
 
 // tables are all that the lane remembers.
 func (l *lane) tables() []state {
-	all := []state{l.positions}
+	var all []state
 	if l.state != nil {
 		all = append(all, l.state)
 	}
@@ -120,7 +118,7 @@ func (l *lane) unjudged(records []*kgo.Record) []*kgo.Record {
 	}
 	if !l.again {
 		l.again = true
-		l.s.log.Warn("records are read again that were judged before, and are passed over: Kafka's committed position was behind", "topic", l.kind.name,
+		l.s.log.Warn("Kafka's client went back behind what is committed; what was judged is passed over", "topic", l.kind.name,
 			"partition", l.partition, "from", from, "judged_to", l.done)
 	}
 	i, _ := slices.BinarySearchFunc(records, l.done, func(rec *kgo.Record, at int64) int { return cmp.Compare(rec.Offset, at) })
@@ -161,9 +159,8 @@ func (l *lane) judgeAll(records []*kgo.Record, view reference.View, now time.Tim
 		l.next = rec.Offset + 1
 		l.judged = rec.Timestamp
 	}
-	l.positions.note(l.next)
 	if l.requests != nil {
-		return l.positions.write(&l.out) // see requests.settle
+		return nil // see requests.settle
 	}
 	for _, t := range l.tables() {
 		if err := t.write(&l.out); err != nil {

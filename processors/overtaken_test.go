@@ -197,41 +197,6 @@ func TestClientThatGoesBack(t *testing.T) {
 	w.checkOnce(w.awaitOutcomes(schemas.KindOwnership, 80))
 }
 
-// TestCommitsThatGoBack: the group's commits are lost and older ones take their place, as of a coordinator that has not read all of its log.
-func TestCommitsThatGoBack(t *testing.T) {
-	for name, kind := range map[string]string{Upserts: schemas.KindOwnership, Requests: schemas.Requests} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			a := w.start(name, nil).ready()
-			send := func() {
-				if name == Upserts {
-					w.produce(w.grants(40, 8)...)
-					return
-				}
-				for range 10 {
-					w.produce(w.request(schemas.NewBatchKey(), "body", "sku").records...)
-				}
-			}
-			send()
-			w.awaitCommitted(name)
-			if err := a.stop(); err != nil {
-				t.Fatal(err)
-			}
-			written := len(w.read(schemas.ProcessedTopic(schemas.KindOwnership), schemas.RequestAnswers))
-			if written == 0 {
-				t.Fatal("nothing was judged")
-			}
-			w.commitStart(Group(name), []string{kind})
-			w.start(name, nil).ready()
-			send()
-			w.awaitCommitted(name)
-			if n := len(w.read(schemas.ProcessedTopic(schemas.KindOwnership), schemas.RequestAnswers)); n != 2*written {
-				t.Errorf("%d records were written the first time, %d in all", written, n)
-			}
-		})
-	}
-}
-
 // awaitCommitted waits until a group has read all of its topics.
 func (w *world) awaitCommitted(name string) {
 	w.t.Helper()

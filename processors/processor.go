@@ -12,7 +12,6 @@
 //   - calls: what the decisions on sales must know of calls is asked for once a round (calls.go);
 //   - requests: records of requests with an idempotency key are passed on instead of judged, once (requests.go);
 //   - state: tables with a changelog (state.go), read back when a partition is taken over (takeover.go);
-//   - positions: how far each partition was judged, whatever the group's coordinator remembers (positions.go);
 //   - attempts: replays are judged once each (attempts.go), and tried out beforehand on the same path ([Rehearsal], rehearsal.go);
 //   - the reference tables and the barrier are processors/reference.
 //

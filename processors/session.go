@@ -53,7 +53,6 @@ type session struct {
 	codecs     map[string]*codecs
 	dead       *schemas.Encoder // of dead letters
 	attempts   *schemas.Encoder // of the changelog of that name
-	positions  *schemas.Encoder // of the changelog of that name
 	limit      int              // records of the next round
 	round      *round
 	progress   bool          // something was committed
@@ -162,9 +161,6 @@ func (s *session) prepare(ctx context.Context) error {
 		return err
 	}
 	if s.attempts, err = s.p.deps.Registry.Encoder(ctx, schemas.Attempts); err != nil {
-		return err
-	}
-	if s.positions, err = s.p.deps.Registry.Encoder(ctx, schemas.Positions); err != nil {
 		return err
 	}
 	details, err := kadm.NewClient(cl).ListTopics(ctx, written...)

@@ -29,10 +29,10 @@ func (s *session) complete(l *lane) {
 	if l.dropped.Load() {
 		return
 	}
-	l.restored, l.done = true, l.positions.judged()
+	l.restored = true
 	s.cl.ResumeFetchPartitions(l.asMap())
 	s.p.metrics.setTakeover(l.kind.name, l.partition, takeoverDone)
-	s.log.Debug("took a partition over", "topic", l.kind.name, "partition", l.partition, "judged_to", l.done, "generation", s.generation, "member", s.member)
+	s.log.Debug("took a partition over", "topic", l.kind.name, "partition", l.partition, "generation", s.generation, "member", s.member)
 }
 
 // takeOver restores lanes, trying again for as long as the broker fails. It begins when the client knows from where they are judged: see

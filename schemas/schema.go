@@ -46,7 +46,6 @@ var (
 	RequestSchema              = load("request")
 	RequestAnswerSchema        = load("request_answer")
 	AttemptSchema              = load("attempt")
-	PositionSchema             = load("position")
 	UnprocessedSchema          = load("unprocessed")
 	DeadLetterSchema           = load("dead_letter")
 	AccountSchema              = load("account")

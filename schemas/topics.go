@@ -30,8 +30,6 @@ const (
 	RequestAnswers = "requests.answers"
 	// Attempts is the changelog of what the engine remembers of replayed items, of all kinds; its partitions are those of the item topics.
 	Attempts = "attempts"
-	// Positions is the changelog of how far each partition of an item topic was judged, of all kinds; its partitions are those of the item topics.
-	Positions = "positions"
 )
 
 // Consumer groups. Who commits their first offsets, who waits for them and who is in them must mean the same ones.
@@ -88,13 +86,6 @@ var (
 		"cleanup.policy":    "compact",
 		"max.message.bytes": "4194304",
 	}
-	// Few keys, each written again in every round: small segments, so that whoever takes a partition over reads little.
-	rewritten = map[string]string{
-		"cleanup.policy":            "compact",
-		"max.message.bytes":         "4194304",
-		"segment.bytes":             "16777216",
-		"min.cleanable.dirty.ratio": "0.1",
-	}
 )
 
 var topics = buildTopics()
@@ -145,8 +136,7 @@ func buildTopics() []Topic {
 		Topic{Name: Requests, Role: RoleRequests, Config: inbound},
 		Topic{Name: StateTopic(Requests), Kind: Requests, Role: RoleState, Schema: RequestSchema, Config: compacted},
 		Topic{Name: RequestAnswers, Role: RoleAnswers, Schema: RequestAnswerSchema, Config: written},
-		Topic{Name: Attempts, Role: RoleState, Schema: AttemptSchema, Config: compacted},
-		Topic{Name: Positions, Role: RoleState, Schema: PositionSchema, Config: rewritten})
+		Topic{Name: Attempts, Role: RoleState, Schema: AttemptSchema, Config: compacted})
 	return append(all, Topic{Name: DeadLetters, Role: RoleDeadLetters, Schema: DeadLetterSchema, Config: written})
 }
 

@@ -357,11 +357,5 @@ type Attempt struct {
 	At      time.Time `avro:"at"` // of the replay's record
 }
 
-// Position is the value of the changelog positions, by the name of the item topic: how far a partition of it was judged.
-type Position struct {
-	Epoch  int32 `avro:"epoch"`  // of the item topic
-	Offset int64 `avro:"offset"` // every record below it was judged
-}
-
 // AttemptKey is the key of the changelog attempts.
 func AttemptKey(kind, itemID string) []byte { return []byte(kind + "/" + itemID) }

@@ -186,7 +186,7 @@ func Read(ctx context.Context, p *harness.Parts) (*World, error) {
 	}
 	var topics []string
 	for _, t := range schemas.Topics() {
-		if t.Name != schemas.APIKeys && t.Name != schemas.StateTopic(schemas.KindReferrals) && t.Name != schemas.Positions {
+		if t.Name != schemas.APIKeys && t.Name != schemas.StateTopic(schemas.KindReferrals) {
 			topics = append(topics, t.Name)
 		}
 	}

@@ -65,8 +65,6 @@ func stateLoss(topic string) string {
 		return "Who was referred is forgotten: a participant can be referred a second time."
 	case schemas.StateTopic(schemas.Requests):
 		return "Idempotency keys are forgotten: a request that is repeated with its key is taken for a new one, and has its effect a second time. One that was passed on in part stays so."
-	case schemas.Positions:
-		return "How far items were judged is known by the groups' commits alone, until partitions are judged further."
 	default:
 		return "Which replays were judged is forgotten: one that is still on its way twice is judged twice."
 	}

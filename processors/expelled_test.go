@@ -25,15 +25,9 @@ func TestExpelledWhileItCommits(t *testing.T) {
 		if commit.Group != Group(Upserts) || !once.CompareAndSwap(false, true) {
 			return nil, nil, false
 		}
-		leave := kmsg.NewPtrLeaveGroupRequest()
 		t.Log("commit by", commit.MemberID, commit.Generation)
-		leave.Group, leave.MemberID = commit.Group, commit.MemberID
-		leave.Members = append(leave.Members, kmsg.LeaveGroupRequestMember{MemberID: commit.MemberID})
 		w.broker.Fake.SleepControl(func() {
-			resp, err := leave.RequestWith(t.Context(), side)
-			if err != nil || resp.ErrorCode != 0 || resp.Members[0].ErrorCode != 0 {
-				t.Errorf("leave: %v, %+v", err, resp)
-			}
+			w.throwOut(side, commit.Group, commit.MemberID)
 			time.Sleep(1200 * time.Millisecond) // two heartbeats, and less than the transaction may take
 		})
 		return nil, nil, false

@@ -88,12 +88,7 @@ func TestExpelledWhileItJoins(t *testing.T) {
 		}
 		n.stop()
 		w.broker.Fake.SleepControl(func() {
-			leave := kmsg.NewPtrLeaveGroupRequest()
-			leave.Group, leave.MemberID = join.Group, id
-			leave.Members = append(leave.Members, kmsg.LeaveGroupRequestMember{MemberID: id})
-			if resp, err := leave.RequestWith(t.Context(), side); err != nil || resp.ErrorCode != 0 {
-				t.Errorf("leave: %v, %+v", err, resp)
-			}
+			w.throwOut(side, join.Group, id)
 			<-othersDone
 		})
 		return nil, nil, false

@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/test/stack"
@@ -423,6 +424,17 @@ func decode[T any](w *world, schema *schemas.Schema, value []byte) *T {
 			w.t.Fatal(err)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// throwOut has a group forget a member that knows nothing of it.
+func (w *world) throwOut(side *kgo.Client, group, id string) {
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Group, leave.MemberID = group, id
+	leave.Members = append(leave.Members, kmsg.LeaveGroupRequestMember{MemberID: id})
+	resp, err := leave.RequestWith(w.t.Context(), side)
+	if err != nil || resp.ErrorCode != 0 || len(resp.Members) != 1 || resp.Members[0].ErrorCode != 0 {
+		w.t.Errorf("leave: %v, %+v", err, resp)
 	}
 }
 

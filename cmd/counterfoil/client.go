@@ -72,6 +72,19 @@ func kafkaAndRegistry(app *app) (*clientConfig, *schemas.Registry, error) {
 	return &cfg, registry, err
 }
 
+// reachTopics connects to the two: kafka makes further clients, client is connected.
+func reachTopics(ctx context.Context, app *app) (kafka []kgo.Opt, client *kgo.Client, registry *schemas.Registry, err error) {
+	cfg, registry, err := kafkaAndRegistry(app)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if kafka, err = cfg.Kafka.Opts(); err != nil {
+		return nil, nil, nil, err
+	}
+	client, err = reachKafka(ctx, cfg.Kafka)
+	return kafka, client, registry, err
+}
+
 // warnings is the log of a command that an operator calls.
 func warnings(app *app) *slog.Logger {
 	return slog.New(slog.NewTextHandler(app.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))

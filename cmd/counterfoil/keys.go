@@ -97,19 +97,11 @@ func runKeys(ctx context.Context, app *app, action string, args []string, opts *
 			return err
 		}
 	}
-	cfg, registry, err := kafkaAndRegistry(app)
-	if err != nil {
-		return err
-	}
-	client, err := reachKafka(ctx, cfg.Kafka)
+	kafka, client, registry, err := reachTopics(ctx, app)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	kafka, err := cfg.Kafka.Opts()
-	if err != nil {
-		return err
-	}
 	store := &keyStore{kafka: kafka, client: client, registry: registry}
 	switch action {
 	case "create":

@@ -66,19 +66,11 @@ Examples:
 			case opts.window < 0:
 				return badUsage("--window is %s: choose 0 or more", opts.window)
 			}
-			cfg, _, err := kafkaAndRegistry(app)
-			if err != nil {
-				return err
-			}
-			client, err := reachKafka(ctx, cfg.Kafka)
+			kafka, client, _, err := reachTopics(ctx, app)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			kafka, err := cfg.Kafka.Opts()
-			if err != nil {
-				return err
-			}
 			s, err := measureTwice(ctx, kafka, kadm.NewClient(client), time.Now, opts.window)
 			if err != nil {
 				return err

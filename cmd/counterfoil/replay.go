@@ -98,18 +98,11 @@ Examples:
 				err = printReplay(app.stdout, report, opts.most)
 			}
 			if left := len(report.Items) - report.Count(replay.FateProcessed, replay.FatePublished); err == nil && left > 0 {
-				verb := "were not processed"
-				switch {
-				case report.DryRun:
-					verb = "would not be processed"
-				case left == 1:
-					verb = "was not processed"
+				what := "not processed"
+				if report.DryRun {
+					what = "would not be processed"
 				}
-				items := "items"
-				if len(report.Items) == 1 {
-					items = "item"
-				}
-				err = &exitError{exitOpen, fmt.Errorf("%s of %s %s %s", grouped(int64(left)), grouped(int64(len(report.Items))), items, verb)}
+				err = &exitError{exitOpen, fmt.Errorf("%s: %s of %s items", what, grouped(int64(left)), grouped(int64(len(report.Items))))}
 			}
 			return err
 		},

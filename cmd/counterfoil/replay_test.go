@@ -174,7 +174,7 @@ func TestReplayOfItems(t *testing.T) {
 	}
 	code = run(t.Context(), &app{stdout: &out, stderr: &errs, environ: s.Settings()}, []string{"replay", "--all"})
 	if code != exitOpen || !strings.Contains(out.String(), "cannot be replayed") || !strings.Contains(out.String(), "0 of 1 items are processed now.") ||
-		!strings.Contains(errs.String(), "1 of 1 item was not processed") {
+		!strings.Contains(errs.String(), "not processed: 1 of 1 items") {
 		t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
 	}
 	inOrder(t, s.Cluster)

@@ -53,19 +53,11 @@ Examples:
 			case opts.n < -1:
 				return badUsage("-n is %d: choose 0 or more", opts.n)
 			}
-			cfg, registry, err := kafkaAndRegistry(app)
-			if err != nil {
-				return err
-			}
-			client, err := reachKafka(ctx, cfg.Kafka)
+			kafka, client, registry, err := reachTopics(ctx, app)
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			kafka, err := cfg.Kafka.Opts()
-			if err != nil {
-				return err
-			}
 			t := newTailer(args[0], opts, kafka, client, registry.Client(), app.stdout)
 			return t.run(ctx)
 		},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -201,8 +202,16 @@ func topicNames(keep func(schemas.Topic) bool) []string {
 const noEnd = int64(1<<63 - 1)
 
 // readRange reads a topic read committed, each partition p from from[p] until its position has passed to[p], and calls each for every
-// record below to[p]; it ends early where each returns false. Records of one partition come in order. kafka are the options of a client.
+// record below to[p]; it ends early where each returns false. Records of one partition come in order. kafka are the options of a client. It is an
+// error when nothing comes for [readPatience]: a transaction is open for longer than any of ours may be.
 func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
+	return readWithin(ctx, readPatience, kafka, topic, from, to, each)
+}
+
+// readPatience is more than Kafka gives a transaction that nobody ends, as it is configured by default (15 minutes).
+const readPatience = 16 * time.Minute
+
+func readWithin(ctx context.Context, patience time.Duration, kafka []kgo.Opt, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
 	offsets := map[int32]kgo.Offset{}
 	for p := range from {
 		if from[p] < to[p] {
@@ -220,9 +229,17 @@ func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []in
 	}
 	defer client.Close()
 	for len(offsets) > 0 {
-		fetches := client.PollFetches(ctx)
+		wait, cancel := context.WithTimeout(ctx, patience)
+		fetches := client.PollFetches(wait)
+		late := wait.Err() != nil && fetches.NumRecords() == 0
+		cancel()
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if late {
+			open := slices.Sorted(maps.Keys(offsets))
+			return fmt.Errorf("nothing more of topic %s partitions %v can be read, though they go on to offset %d in partition %d: a transaction that nobody ends holds "+
+				"it back; counterfoil lag names it, and Kafka's kafka-transactions.sh ends it", topic, open, to[open[0]], open[0])
 		}
 		for _, failed := range fetches.Errors() {
 			return fmt.Errorf("read topic %s partition %d: %w", failed.Topic, failed.Partition, failed.Err)

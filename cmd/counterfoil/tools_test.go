@@ -479,6 +479,28 @@ func produceInTransaction(t *testing.T, x *tools, end kgo.TransactionEndTry, rec
 	}
 }
 
+// A transaction that nobody ends does not hold a command up for ever: it says what it waited for.
+func TestReadingEndsBeforeAnOpenTransaction(t *testing.T) {
+	x := newTools(t)
+	x.produce(t, x.client, schemas.KindOwnership, 1, "before")
+	x.beginTransaction(t, "hanging", schemas.KindOwnership, 1)
+	starts, ends, err := endOffsets(t.Context(), kadm.NewClient(x.client), schemas.KindOwnership)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	err = readWithin(t.Context(), time.Second, x.broker.Opts(), schemas.KindOwnership, starts, ends, func(*kgo.Record) (bool, error) {
+		read++
+		return true, nil
+	})
+	if want := "topic ownership partitions [1] can be read, though they go on to offset 2 in partition 1"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if read != 1 {
+		t.Errorf("%d records were read, 1 lies before the transaction", read)
+	}
+}
+
 func TestTailFollows(t *testing.T) {
 	x := newTools(t)
 	x.good(t, `{"id":"a","name":"n"}`, "send", "kpis", "-", "--tenant", "acme")

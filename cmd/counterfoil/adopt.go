@@ -90,7 +90,7 @@ func (in *installation) adoptDeps() (adopt.Deps, error) {
 		Commits: func(ctx context.Context, group string) (kadm.OffsetResponses, error) {
 			return fetchOffsets(ctx, in.adm, group)
 		},
-		Read:     reader(kafka),
+		Read:     newTopicReader(kafka, in.log).read,
 		Progress: func(string) {},
 	}, err
 }

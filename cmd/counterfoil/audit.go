@@ -108,7 +108,7 @@ func runAudit(ctx context.Context, app *app, opts audit.Options) (*audit.Report,
 	}
 	defer in.leave()
 	return audit.Run(ctx, audit.Deps{
-		Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: reader(in.kafka),
+		Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: newTopicReader(in.kafka, in.log).read,
 	}, opts)
 }
 

@@ -201,17 +201,23 @@ func topicNames(keep func(schemas.Topic) bool) []string {
 // noEnd reads a partition for ever.
 const noEnd = int64(1<<63 - 1)
 
-// readRange reads a topic read committed, each partition p from from[p] until its position has passed to[p], and calls each for every
-// record below to[p]; it ends early where each returns false. Records of one partition come in order. kafka are the options of a client. It is an
-// error when nothing comes for [readPatience]: a transaction is open for longer than any of ours may be.
-func readRange(ctx context.Context, kafka []kgo.Opt, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
-	return readWithin(ctx, readPatience, kafka, topic, from, to, each)
+// topicReader reads topics, read committed, for the commands.
+type topicReader struct {
+	kafka    []kgo.Opt     // of a client
+	log      *slog.Logger  // is told what a reading waits for
+	notice   time.Duration // without a record, after which it is told
+	patience time.Duration // without a record, after which a reading gives up
 }
 
-// readPatience is more than Kafka gives a transaction that nobody ends, as it is configured by default (15 minutes).
-const readPatience = 16 * time.Minute
+// newTopicReader has the patience for any transaction that Kafka ends by itself, as it is configured by default (after 15 minutes).
+func newTopicReader(kafka []kgo.Opt, log *slog.Logger) topicReader {
+	return topicReader{kafka: kafka, log: log, notice: 10 * time.Second, patience: 16 * time.Minute}
+}
 
-func readWithin(ctx context.Context, patience time.Duration, kafka []kgo.Opt, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
+// read reads each partition p of a topic from from[p] until its position has passed to[p], and calls each for every record below to[p]; it ends
+// early where each returns false. Records of one partition come in order. It is an error when nothing comes for so long that a transaction must
+// be open which nobody ends; a partition that is read for ever may have nothing for as long as it likes.
+func (r topicReader) read(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (more bool, err error)) error {
 	offsets := map[int32]kgo.Offset{}
 	for p := range from {
 		if from[p] < to[p] {
@@ -221,28 +227,38 @@ func readWithin(ctx context.Context, patience time.Duration, kafka []kgo.Opt, to
 	if len(offsets) == 0 {
 		return nil
 	}
-	client, err := kgo.NewClient(append(slices.Concat(kafka, schemas.ConsumeCommitted()),
+	client, err := kgo.NewClient(append(slices.Concat(r.kafka, schemas.ConsumeCommitted()),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}),
 		kgo.FetchMaxWait(250*time.Millisecond))...)
 	if err != nil {
 		return fmt.Errorf("Kafka: %w", err)
 	}
 	defer client.Close()
+	last, told := time.Now(), false // when a record came, and whether it was told since that none does
 	for len(offsets) > 0 {
-		wait, cancel := context.WithTimeout(ctx, patience)
+		wait, cancel := context.WithTimeout(ctx, r.notice)
 		fetches := client.PollFetches(wait)
-		late := wait.Err() != nil && fetches.NumRecords() == 0
 		cancel()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if late {
-			open := slices.Sorted(maps.Keys(offsets))
-			return fmt.Errorf("nothing more of topic %s partitions %v can be read, though they go on to offset %d in partition %d: a transaction that nobody ends holds "+
-				"it back; counterfoil lag names it, and Kafka's kafka-transactions.sh ends it", topic, open, to[open[0]], open[0])
+		if fetches.NumRecords() > 0 {
+			last, told = time.Now(), false
+		} else if open := slices.Sorted(maps.Keys(offsets)); to[open[0]] != noEnd {
+			const held = "nothing more of topic %s partitions %v can be read, though they go on to offset %d in partition %d"
+			switch silent := time.Since(last); {
+			case silent >= r.patience:
+				return fmt.Errorf(held+": a transaction that nobody ends holds it back; counterfoil lag names it, and Kafka's kafka-transactions.sh ends it",
+					topic, open, to[open[0]], open[0])
+			case silent >= r.notice && !told:
+				told = true
+				r.log.Warn(fmt.Sprintf(held+": waiting for Kafka, or for the end of a transaction, which counterfoil lag names", topic, open, to[open[0]], open[0]))
+			}
 		}
 		for _, failed := range fetches.Errors() {
-			return fmt.Errorf("read topic %s partition %d: %w", failed.Topic, failed.Partition, failed.Err)
+			if !errors.Is(failed.Err, context.DeadlineExceeded) { // of the poll
+				return fmt.Errorf("read topic %s partition %d: %w", failed.Topic, failed.Partition, failed.Err)
+			}
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			rec := it.Next()
@@ -261,13 +277,6 @@ func readWithin(ctx context.Context, patience time.Duration, kafka []kgo.Opt, to
 		}
 	}
 	return nil
-}
-
-// reader is readRange with the options of a client.
-func reader(kafka []kgo.Opt) func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
-	return func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error {
-		return readRange(ctx, kafka, topic, from, to, each)
-	}
 }
 
 // isTerminal reports whether w is a terminal: only there progress is drawn.

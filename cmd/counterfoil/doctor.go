@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -909,7 +910,8 @@ func (d *doctor) checkClock(context.Context) (string, []problem, error) {
 // Who may call
 
 func (d *doctor) checkKeys(ctx context.Context) (string, []problem, error) {
-	keys, err := (&keyStore{kafka: d.opts, client: d.client, registry: d.schemas}).list(ctx)
+	silent := slog.New(slog.DiscardHandler) // checkTransactions tells of what it may wait for
+	keys, err := (&keyStore{topics: newTopicReader(d.opts, silent), client: d.client, registry: d.schemas}).list(ctx)
 	if err != nil {
 		return "", nil, err
 	}

@@ -102,7 +102,7 @@ func runKeys(ctx context.Context, app *app, action string, args []string, opts *
 		return err
 	}
 	defer client.Close()
-	store := &keyStore{kafka: kafka, client: client, registry: registry}
+	store := &keyStore{topics: newTopicReader(kafka, warnings(app)), client: client, registry: registry}
 	switch action {
 	case "create":
 		return store.create(ctx, app, opts)
@@ -130,7 +130,7 @@ func runKeys(ctx context.Context, app *app, action string, args []string, opts *
 
 // keyStore reads and writes the compacted topic api_keys.
 type keyStore struct {
-	kafka    []kgo.Opt
+	topics   topicReader
 	client   *kgo.Client // its partitioner takes the partition of the record
 	registry *schemas.Registry
 }
@@ -174,7 +174,7 @@ func (s *keyStore) list(ctx context.Context) ([]*schemas.APIKey, error) {
 	}
 	decoder := schemas.NewDecoder[schemas.APIKey](s.registry, schemas.APIKeySchema)
 	live := map[string]*schemas.APIKey{}
-	err = readRange(ctx, s.kafka, schemas.APIKeys, starts, ends, func(rec *kgo.Record) (bool, error) {
+	err = s.topics.read(ctx, schemas.APIKeys, starts, ends, func(rec *kgo.Record) (bool, error) {
 		if rec.Value == nil {
 			delete(live, string(rec.Key))
 			return true, nil

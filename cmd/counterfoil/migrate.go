@@ -56,6 +56,7 @@ Example:
 // installation is what migrate prepares and adopt takes over.
 type installation struct {
 	cfg      *Config
+	log      *slog.Logger
 	client   *kgo.Client
 	adm      *kadm.Client
 	registry *schemas.Registry
@@ -68,7 +69,7 @@ func reach(ctx context.Context, cfg *Config, log *slog.Logger) (*installation, e
 	if err != nil {
 		return nil, err
 	}
-	in := &installation{cfg: cfg, client: client, adm: kadm.NewClient(client)}
+	in := &installation{cfg: cfg, log: log, client: client, adm: kadm.NewClient(client)}
 	if in.registry, err = schemas.NewRegistry(cfg.Registry, log); err == nil {
 		in.conn, err = clickhouse.Open(ctx, cfg.ClickHouse)
 	}

@@ -215,7 +215,7 @@ func runReplay(ctx context.Context, app *app, opts replay.Options) (*replay.Repo
 	}
 	defer in.leave()
 	return replay.Run(ctx, replay.Deps{
-		Kafka: in.kafka, Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: reader(in.kafka),
+		Kafka: in.kafka, Admin: in.adm, Conn: in.conn, Registry: in.registry, Epochs: in.epochs, Judges: judges(), Progress: in.say, Read: newTopicReader(in.kafka, in.log).read,
 		Rehearse: func(ctx context.Context, name string) (*processors.Rehearsal, error) {
 			return processors.NewRehearsal(ctx, in.cfg.Process, processors.Deps{
 				Kafka: in.kafka, Registry: in.registry, Epochs: in.epochs, Calls: in.conn, Log: in.log, Metrics: prometheus.NewRegistry(),

@@ -58,7 +58,7 @@ Examples:
 				return err
 			}
 			defer client.Close()
-			t := newTailer(args[0], opts, kafka, client, registry.Client(), app.stdout)
+			t := newTailer(args[0], opts, newTopicReader(kafka, warnings(app)), client, registry.Client(), app.stdout)
 			return t.run(ctx)
 		},
 	}
@@ -75,7 +75,7 @@ type tailOptions struct {
 type tailer struct {
 	topic    string
 	opts     tailOptions
-	kafka    []kgo.Opt
+	topics   topicReader
 	client   *kgo.Client
 	registry *sr.Client
 	out      *bufio.Writer
@@ -89,8 +89,8 @@ type knownSchema struct {
 	err   error
 }
 
-func newTailer(topic string, opts tailOptions, kafka []kgo.Opt, client *kgo.Client, registry *sr.Client, out io.Writer) *tailer {
-	return &tailer{topic: topic, opts: opts, kafka: kafka, client: client, registry: registry, out: bufio.NewWriterSize(out, 64<<10), codecs: map[int32]*knownSchema{}}
+func newTailer(topic string, opts tailOptions, topics topicReader, client *kgo.Client, registry *sr.Client, out io.Writer) *tailer {
+	return &tailer{topic: topic, opts: opts, topics: topics, client: client, registry: registry, out: bufio.NewWriterSize(out, 64<<10), codecs: map[int32]*knownSchema{}}
 }
 
 func (t *tailer) run(ctx context.Context) error {
@@ -121,7 +121,7 @@ func (t *tailer) first(ctx context.Context, starts, ends []int64) (complete bool
 	if left == 0 {
 		return true, nil
 	}
-	err = readRange(ctx, t.kafka, t.topic, starts, ends, func(rec *kgo.Record) (bool, error) {
+	err = t.topics.read(ctx, t.topic, starts, ends, func(rec *kgo.Record) (bool, error) {
 		if !t.wanted(rec) {
 			return true, nil
 		}
@@ -147,7 +147,7 @@ func (t *tailer) last(ctx context.Context, starts, ends []int64) error {
 			from, to := make([]int64, len(ends)), make([]int64, len(ends)) // the others are empty
 			from[p], to[p] = max(starts[p], ends[p]-back), ends[p]
 			var here []*kgo.Record
-			err := readRange(ctx, t.kafka, t.topic, from, to, func(rec *kgo.Record) (bool, error) {
+			err := t.topics.read(ctx, t.topic, from, to, func(rec *kgo.Record) (bool, error) {
 				if !t.wanted(rec) {
 					return true, nil
 				}
@@ -183,7 +183,7 @@ func (t *tailer) followFrom(ctx context.Context, from []int64) error {
 	for p := range to {
 		to[p] = noEnd
 	}
-	return readRange(ctx, t.kafka, t.topic, from, to, func(rec *kgo.Record) (bool, error) {
+	return t.topics.read(ctx, t.topic, from, to, func(rec *kgo.Record) (bool, error) {
 		if !t.wanted(rec) {
 			return true, nil
 		}

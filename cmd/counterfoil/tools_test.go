@@ -90,7 +90,7 @@ func (x *tools) records(t *testing.T, topic string) []*kgo.Record {
 		t.Fatal(err)
 	}
 	var all []*kgo.Record
-	err = readRange(t.Context(), x.broker.Opts(), topic, starts, ends, func(rec *kgo.Record) (bool, error) {
+	err = newTopicReader(x.broker.Opts(), slog.New(slog.DiscardHandler)).read(t.Context(), topic, starts, ends, func(rec *kgo.Record) (bool, error) {
 		all = append(all, rec)
 		return true, nil
 	})
@@ -489,7 +489,9 @@ func TestReadingEndsBeforeAnOpenTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := 0
-	err = readWithin(t.Context(), time.Second, x.broker.Opts(), schemas.KindOwnership, starts, ends, func(*kgo.Record) (bool, error) {
+	var log strings.Builder
+	r := topicReader{kafka: x.broker.Opts(), log: slog.New(slog.NewTextHandler(&log, nil)), notice: 100 * time.Millisecond, patience: time.Second}
+	err = r.read(t.Context(), schemas.KindOwnership, starts, ends, func(*kgo.Record) (bool, error) {
 		read++
 		return true, nil
 	})
@@ -498,6 +500,16 @@ func TestReadingEndsBeforeAnOpenTransaction(t *testing.T) {
 	}
 	if read != 1 {
 		t.Errorf("%d records were read, 1 lies before the transaction", read)
+	}
+	if notices := strings.Count(log.String(), "waiting for Kafka, or for the end of a transaction"); notices != 1 {
+		t.Errorf("it was told %d times, not once, what is waited for:\n%s", notices, log.String())
+	}
+	// Who follows a topic waits for as long as nothing comes.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err = r.read(ctx, schemas.KindOwnership, ends, slices.Repeat([]int64{noEnd}, len(ends)), func(*kgo.Record) (bool, error) { return true, nil })
+	if !errors.Is(err, context.DeadlineExceeded) || strings.Count(log.String(), "waiting for Kafka") > 1 {
+		t.Errorf("following ended with %v\n%s", err, log.String())
 	}
 }
 

@@ -143,6 +143,17 @@ func buildTopics() []Topic {
 // Topics is the table of all topics, in the order in which they are created.
 func Topics() []Topic { return slices.Clone(topics) }
 
+// TopicNames are the names of the topics with one of the roles, of all topics where none is given.
+func TopicNames(roles ...Role) []string {
+	var names []string
+	for _, t := range topics {
+		if len(roles) == 0 || slices.Contains(roles, t.Role) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // TopicNamed finds a topic by its name.
 func TopicNamed(name string) (Topic, bool) {
 	i := slices.IndexFunc(topics, func(t Topic) bool { return t.Name == name })

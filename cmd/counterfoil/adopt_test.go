@@ -298,7 +298,7 @@ func TestAdoptTopicsThatAreGone(t *testing.T) {
 		return n
 	}
 	batches, events := highest("batches"), highest("customer_events")
-	w.deleteTopics(topicNames(nil)...)
+	w.deleteTopics(schemas.TopicNames()...)
 	w.refused("counterfoil adopt")
 	if details, err := w.adm.ListTopics(t.Context()); err != nil || details.Has(schemas.Batches) {
 		t.Errorf("migrate refused, and created topics: %v, %v", err, details.Names())
@@ -313,7 +313,7 @@ func TestAdoptTopicsThatAreGone(t *testing.T) {
 		t.Errorf("%d topics, pending %+v", len(p.Topics), p.Pending)
 	}
 	w.adopt()
-	w.Client().PurgeTopicsFromClient(topicNames(nil)...) // it knows their ids
+	w.Client().PurgeTopicsFromClient(schemas.TopicNames()...) // it knows their ids
 	began := w.goOn("after")
 	w.exact()
 	if n := w.SQL(fmt.Sprintf("SELECT countIf(number > %d), min(number) FROM batches WHERE epoch = 1", batches)); strings.HasPrefix(n, "0\t") {

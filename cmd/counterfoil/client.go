@@ -184,18 +184,7 @@ func topicError(topic string, err error) error {
 	if _, ours := schemas.TopicNamed(topic); ours {
 		return fmt.Errorf("topic %s does not exist: run counterfoil migrate first", topic)
 	}
-	return fmt.Errorf("topic %s does not exist: ours are %s", topic, strings.Join(topicNames(nil), ", "))
-}
-
-// topicNames lists our topics, or those that keep says.
-func topicNames(keep func(schemas.Topic) bool) []string {
-	var names []string
-	for _, t := range schemas.Topics() {
-		if keep == nil || keep(t) {
-			names = append(names, t.Name)
-		}
-	}
-	return names
+	return fmt.Errorf("topic %s does not exist: ours are %s", topic, strings.Join(schemas.TopicNames(), ", "))
 }
 
 // noEnd reads a partition for ever.

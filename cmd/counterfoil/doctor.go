@@ -499,7 +499,7 @@ func (d *doctor) topicConfigs(ctx context.Context) (map[string]map[string]string
 	if d.configs != nil {
 		return d.configs, nil
 	}
-	described, err := d.adm.DescribeTopicConfigs(ctx, topicNames(nil)...)
+	described, err := d.adm.DescribeTopicConfigs(ctx, schemas.TopicNames()...)
 	if err != nil {
 		return nil, fmt.Errorf("read the topics' settings: %w", err)
 	}
@@ -619,7 +619,7 @@ func (d *doctor) checkSizes(ctx context.Context) (string, []problem, error) {
 
 // checkReplication looks at what a broker's end costs: of our topics and of Kafka's own for offsets and transactions.
 func (d *doctor) checkReplication(ctx context.Context) (string, []problem, error) {
-	names := append(topicNames(nil), "__consumer_offsets", "__transaction_state")
+	names := append(schemas.TopicNames(), "__consumer_offsets", "__transaction_state")
 	names = slices.DeleteFunc(names, func(name string) bool {
 		t, ok := d.meta.Topics[name]
 		return !ok || t.Err != nil || len(t.Partitions) == 0

@@ -153,7 +153,7 @@ func measureTwice(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now fu
 
 // measure reads how far all groups are, what waits, and what is open. What cannot be known of one partition is said in its row.
 func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() time.Time) (*standing, error) {
-	names := topicNames(nil)
+	names := schemas.TopicNames()
 	starts, err := adm.ListStartOffsets(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("read where the topics begin: %w", err)

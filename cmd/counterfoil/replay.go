@@ -138,10 +138,10 @@ var eventKinds = []string{
 
 // check reads the flags into the options. A word that can select nothing is wrong usage, so that no slip of the pen looks like success.
 func (a *replayArgs) check(now time.Time) (err error) {
-	kinds := append(topicNames(func(t schemas.Topic) bool { return t.Role == schemas.RoleItem }), eventKinds...)
+	kinds := append(schemas.TopicNames(schemas.RoleItem), eventKinds...)
 	codes := reasonCodes
 	if a.DeadLetters {
-		kinds, codes = topicNames(nil), deadCodes
+		kinds, codes = schemas.TopicNames(), deadCodes
 	} else {
 		kinds = append(kinds, schemas.References)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,17 +122,15 @@ func send(ctx context.Context, app *app, topic, file string, opts sendOptions) e
 
 // sendable refuses topics that are not written from outside.
 func sendable(topic string, opts sendOptions) (schemas.Topic, error) {
-	takes := func(t schemas.Topic) bool {
-		return t.Role == schemas.RoleItem || keyed(t) && t.Name != schemas.APIKeys
-	}
+	takes := slices.DeleteFunc(schemas.TopicNames(schemas.RoleItem, schemas.RoleReference, schemas.RoleFact), func(name string) bool { return name == schemas.APIKeys })
 	t, ok := schemas.TopicNamed(topic)
 	switch {
 	case topic == schemas.APIKeys:
 		return t, badUsage("topic %s is written by: counterfoil keys", topic)
-	case ok && !takes(t):
-		return t, badUsage("topic %s is written by Counterfoil alone; send to one of %s", topic, strings.Join(topicNames(takes), ", "))
+	case ok && !slices.Contains(takes, topic):
+		return t, badUsage("topic %s is written by Counterfoil alone; send to one of %s", topic, strings.Join(takes, ", "))
 	case !ok:
-		return t, badUsage("there is no topic %q; send to one of %s", topic, strings.Join(topicNames(takes), ", "))
+		return t, badUsage("there is no topic %q; send to one of %s", topic, strings.Join(takes, ", "))
 	case opts.skip < 0:
 		return t, badUsage("--skip is %d: give the number of lines that were sent before", opts.skip)
 	case opts.remove && !keyed(t):

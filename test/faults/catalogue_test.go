@@ -57,14 +57,9 @@ var catalogue = []fault{
 	{"process joins and leaves", 0, func(r *run, dice *rand.Rand) { r.joinAndLeave(r.extraProcess, dice) }},
 	{"sink joins and leaves", 0, func(r *run, dice *rand.Rand) { r.joinAndLeave(r.extraSink, dice) }},
 
-	{"kill Kafka", ownKafka, func(r *run, dice *rand.Rand) {
-		defer r.hold("kafka")()
-		r.excuse(func() {
-			r.c.Broken.Broker.Kill()
-			sleep(dice, 0, 3*time.Second)
-			r.c.Broken.Broker.Start()
-		}, r.c.Ingest...)
-	}},
+	{"open items are replayed", 0, (*run).replay},
+
+	{"kill Kafka", ownKafka, (*run).killKafka},
 	{"stop Kafka", apache, func(r *run, dice *rand.Rand) {
 		defer r.hold("kafka")()
 		r.excuse(func() {
@@ -284,21 +279,37 @@ func (r *run) noCoordinator(dice *rand.Rand) {
 // loseOffsets stops all copies, and one group of ours forgets where it was. No copy starts then; `counterfoil adopt --offsets` finds the positions
 // in the outcomes and the tables.
 func (r *run) loseOffsets(dice *rand.Rand) {
-	all := append(r.c.All(), r.extraProcess, r.extraSink)
-	for _, copy := range all { // always in this order
+	group := pick(dice, groups)
+	r.standStill(dice, func() {
+		r.eventually("delete the offsets of "+group, func(ctx context.Context) error { // members that were killed are in it until their sessions are over
+			client, err := kgo.NewClient(r.c.Kafka...)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if _, err = kadm.NewClient(client).DeleteGroup(ctx, group); errors.Is(err, kerr.GroupIDNotFound) {
+				return nil
+			}
+			return err
+		})
+		if out, err := harness.TryRun(r.t.Context(), harness.Binary(r.t), r.c.Settings(), "", "process"); err == nil || !strings.Contains(err.Error(), "adopt --offsets") {
+			r.t.Errorf("a role runs though the offsets of %s are gone: %s %v", group, out, err)
+		}
+		r.adoptOffsets(group)
+	})
+}
+
+var groups = []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupMatching, schemas.GroupRequests, schemas.GroupSink}
+
+// standStill stops or kills all copies, does something on servers that nothing breaks meanwhile, and starts the copies again.
+func (r *run) standStill(dice *rand.Rand, do func()) {
+	for _, copy := range append(r.c.All(), r.extraProcess, r.extraSink) { // always in this order
 		defer r.hold(copy.Name())()
 	}
-	for _, server := range []string{"clickhouse", "kafka", "registry"} { // adopt needs them
+	for _, server := range []string{"clickhouse", "kafka", "registry"} {
 		defer r.hold(server)()
 	}
-	group := pick(dice, []string{schemas.GroupUpserts, schemas.GroupValidation, schemas.GroupMatching, schemas.GroupRequests, schemas.GroupSink})
-	client, err := kgo.NewClient(r.c.Kafka...)
-	if err != nil {
-		r.t.Error(err)
-		return
-	}
-	defer client.Close()
-	stop := func() {
+	r.excuse(func() {
 		var ending sync.WaitGroup
 		for _, copy := range r.c.All() {
 			if dice.IntN(2) == 0 {
@@ -308,34 +319,88 @@ func (r *run) loseOffsets(dice *rand.Rand) {
 			}
 		}
 		ending.Wait()
-	}
-	goOn := func() {
-		stop()
-		r.eventually("delete the offsets of "+group, func(ctx context.Context) error { // members that were killed are in it until their sessions are over
-			_, err := kadm.NewClient(client).DeleteGroup(ctx, group)
-			if errors.Is(err, kerr.GroupIDNotFound) {
-				return nil
-			}
-			return err
-		})
-		if out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "process"); err == nil || !strings.Contains(err.Error(), "adopt --offsets") {
-			r.t.Errorf("a role runs though the offsets of %s are gone: %s %v", group, out, err)
-		}
-		r.eventually("adopt lost offsets", func(context.Context) error {
-			out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "adopt", "--offsets", "--yes")
-			if err == nil && !strings.Contains(out, group) {
-				r.t.Errorf("adopt does not speak of %s: %s", group, out)
-			}
-			return err
-		})
+		do()
 		for _, copy := range r.c.All() {
 			copy.Start()
 		}
 		for _, copy := range r.c.All() {
 			copy.WaitReady()
 		}
+	}, r.c.Ingest...)
+}
+
+// adoptOffsets is what an operator does about lost offsets, of some groups.
+func (r *run) adoptOffsets(lost ...string) {
+	r.eventually("adopt lost offsets", func(context.Context) error {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Minute) // it reads all that was ever judged
+		defer cancel()
+		out, err := harness.TryRun(ctx, harness.Binary(r.t), r.c.Settings(), "", "adopt", "--offsets", "--yes")
+		for _, group := range lost {
+			if err == nil && !strings.Contains(out, group) {
+				r.t.Errorf("adopt does not speak of %s: %s", group, out)
+			}
+		}
+		return err
+	})
+}
+
+// killKafka kills the broker and starts it again. An Apache Kafka that comes back without the offsets of a group, though they are in its log (it has
+// been seen to, on a machine with far too much to do), needs an operator, as the roles say.
+func (r *run) killKafka(dice *rand.Rand) {
+	var before []string
+	func() {
+		defer r.hold("kafka")()
+		before = r.committed()
+		r.excuse(func() {
+			r.c.Broken.Broker.Kill()
+			sleep(dice, 0, 3*time.Second)
+			r.c.Broken.Broker.Start()
+		}, r.c.Ingest...)
+	}()
+	forgotten := func() []string {
+		after := r.committed()
+		return slices.DeleteFunc(slices.Clone(before), func(group string) bool { return slices.Contains(after, group) })
 	}
-	r.excuse(goOn, r.c.Ingest...)
+	if lost := forgotten(); len(lost) > 0 {
+		r.t.Logf("KAFKA FORGOT the offsets of %v", lost)
+		r.standStill(dice, func() { r.adoptOffsets(forgotten()...) })
+	}
+}
+
+// committed are those of our groups that have committed offsets. Kafka keeps all of a group in one place.
+func (r *run) committed() (all []string) {
+	r.eventually("read committed offsets", func(ctx context.Context) error {
+		client, err := kgo.NewClient(r.c.Kafka...)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		all = nil
+		for _, group := range groups {
+			offsets, err := kadm.NewClient(client).FetchOffsets(ctx, group)
+			if err != nil {
+				return err
+			}
+			if len(offsets.Offsets()) > 0 {
+				all = append(all, group)
+			}
+		}
+		return nil
+	})
+	return all
+}
+
+// replay puts what was left unprocessed lately through again, for one tenant or for all, and is perhaps killed meanwhile. It may refuse to go on
+// beside another fault, but not leave its work half done.
+func (r *run) replay(dice *rand.Rand) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	if dice.IntN(2) == 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(dice.Int64N(int64(8*time.Second))))
+		defer cancel()
+	}
+	_, err := harness.TryRun(ctx, harness.Binary(r.t), r.c.Settings(), "", "replay", "--since", "5s", "--limit", "1000000", "--most", "0")
+	r.t.Logf("counterfoil replay: %v", err) // most of what is open stays so, which is an exit code as well
 }
 
 // outOfMemory starts ClickHouse again with less memory than it has in use by then, and again with enough.

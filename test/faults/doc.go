@@ -27,6 +27,7 @@
 //	Kafka slow                                 100 ms for each piece
 //	commits (applied and) answered with an error  EndTxn is answered with UNKNOWN_SERVER_ERROR, and was applied or not (kfake)
 //	lost offsets are adopted                   all copies stop, a group's offsets are deleted; roles must refuse to start; `counterfoil adopt --offsets`
+//	open items are replayed                    `counterfoil replay` of what was left unprocessed within 5 s, half of the time killed on the way
 //	coordinators not there                     NOT_COORDINATOR and the like to a share of the requests (kfake)
 //	kill, stop ClickHouse                      kill -9 and restart; SIGSTOP for longer than a lease
 //	ClickHouse out of memory                   a memory limit below what it has in use

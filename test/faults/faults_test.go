@@ -94,7 +94,7 @@ func TestSoak(t *testing.T) {
 	faults, items := number(t, "FAULTS", 200), number(t, "ITEMS", 1_000_000)
 	seed, began := seed(t), time.Now()
 	r := newRun(t)
-	l := r.bulk(seed, 12, 10) // batches large enough for as many items
+	l := r.bulk(seed, 12, 6) // batches large enough for as many items
 	r.breakThings(seed, func(n int) bool {
 		if limit > 0 {
 			return time.Since(began) > limit

@@ -63,7 +63,7 @@ func newRun(t *testing.T, opts ...harness.Option) *run {
 	}
 	t.Cleanup(func() { // while everything still runs
 		if t.Failed() {
-			out, err := harness.TryRun(harness.Binary(t), r.c.Settings(), "", "lag")
+			out, err := harness.TryRun(context.Background(), harness.Binary(t), r.c.Settings(), "", "lag")
 			t.Logf("counterfoil lag: %v\n%s", err, out)
 		}
 	})
@@ -246,7 +246,7 @@ func (r *run) check(l *load.Load) bool {
 // audit has the product's own command look for differences, once the checker has found none.
 func (r *run) audit() {
 	r.t.Helper()
-	if out, err := harness.TryRun(harness.Binary(r.t), r.c.Settings(), "", "audit"); err != nil {
+	if out, err := harness.TryRun(r.t.Context(), harness.Binary(r.t), r.c.Settings(), "", "audit"); err != nil {
 		r.t.Errorf("counterfoil audit: %v\n%s", err, out)
 	}
 }

@@ -49,14 +49,14 @@ func TestUpgradeUnderLoad(t *testing.T) {
 	wait(150, "with other schemas")
 
 	fresh := harness.Binary(t)
-	out, err := harness.TryRun(fresh, r.c.Settings(), "", "migrate")
+	out, err := harness.TryRun(t.Context(), fresh, r.c.Settings(), "", "migrate")
 	if err != nil && strings.Contains(err.Error(), "has running members") {
 		// As it says: a version that adds topics to a group needs that role stopped for the moment.
 		t.Log(err)
 		for _, copy := range slices.Concat(r.c.Process, r.c.Sink) {
 			copy.Interrupt()
 		}
-		out, err = harness.TryRun(fresh, r.c.Settings(), "", "migrate")
+		out, err = harness.TryRun(t.Context(), fresh, r.c.Settings(), "", "migrate")
 		for _, copy := range slices.Concat(r.c.Process, r.c.Sink) {
 			copy.Start()
 		}

@@ -87,7 +87,7 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	if program == "" {
 		program = Binary(t)
 	}
-	if _, err := TryRun(program, c.settings, "", "migrate"); err != nil {
+	if _, err := TryRun(c.t.Context(), program, c.settings, "", "migrate"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range o.ingest {

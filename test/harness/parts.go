@@ -134,7 +134,7 @@ func (p *Parts) CopyReferences(from string, to ...string) {
 // when it fails.
 func (p *Parts) Counterfoil(stdin string, args ...string) string {
 	p.t.Helper()
-	out, err := TryRun(Binary(p.t), p.settings, stdin, args...)
+	out, err := TryRun(p.t.Context(), Binary(p.t), p.settings, stdin, args...)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -311,9 +312,9 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 // TryRun runs a subcommand of a counterfoil binary to its end, with stdin as its input, and returns what it printed on standard output. An error
-// has all of its output.
-func TryRun(program string, env []string, stdin string, args ...string) (string, error) {
-	cmd := exec.Command(program, args...)
+// has all of its output. When ctx ends it is killed.
+func TryRun(ctx context.Context, program string, env []string, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.SysProcAttr = ownGroup()

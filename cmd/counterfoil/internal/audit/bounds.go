@@ -20,17 +20,7 @@ import (
 const skew = 15 * time.Minute
 
 // itemTopics are the topics whose records are items.
-func itemTopics() []string { return topicsOf(schemas.RoleItem) }
-
-func topicsOf(roles ...schemas.Role) []string {
-	var names []string
-	for _, t := range schemas.Topics() {
-		if slices.Contains(roles, t.Role) {
-			names = append(names, t.Name)
-		}
-	}
-	return names
-}
+func itemTopics() []string { return schemas.TopicNames(schemas.RoleItem) }
 
 // fixBounds fixes from where and how far everything is compared, and returns when all that lies between has come to rest. The package comment
 // says why in this order.
@@ -73,7 +63,7 @@ func (a *auditor) fixStarts(ctx context.Context, topics []string) error {
 	if a.from, err = offsets.List(ctx, a.Admin.ListStartOffsets, topics...); err != nil {
 		return err
 	}
-	results := topicsOf(schemas.RoleProcessed, schemas.RoleUnprocessed, schemas.RoleDeadLetters, schemas.RoleAnswers)
+	results := schemas.TopicNames(schemas.RoleProcessed, schemas.RoleUnprocessed, schemas.RoleDeadLetters, schemas.RoleAnswers)
 	since := func(at time.Time, topics []string) error {
 		first, err := offsets.List(ctx, func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
 			return a.Admin.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topics...)

@@ -24,7 +24,7 @@ type latest struct {
 
 // checkState compares the records of reference and fact topics with their tables.
 func (a *auditor) checkState(ctx context.Context) error {
-	for _, topic := range topicsOf(schemas.RoleReference, schemas.RoleFact) {
+	for _, topic := range schemas.TopicNames(schemas.RoleReference, schemas.RoleFact) {
 		if clickhouse.StateTable(topic) == "" {
 			continue
 		}

@@ -215,7 +215,7 @@ func Run(ctx context.Context, deps Deps, opts Options) (*Report, error) {
 
 // settle waits until all that lies in the item topics is judged, and until the sink has all outcomes, so that what is selected is true.
 func (r *replayer) settle(ctx context.Context) error {
-	items := topicsOf(schemas.RoleItem)
+	items := schemas.TopicNames(schemas.RoleItem)
 	for range 2 { // items, and what was forwarded of them
 		ends, err := r.waiter.AwaitJudges(ctx, items...)
 		if err != nil {
@@ -244,16 +244,6 @@ func (r *replayer) awaitSink(ctx context.Context) error {
 		return err
 	}
 	return r.Conn.SyncReplicas(ctx)
-}
-
-func topicsOf(role schemas.Role) []string {
-	var names []string
-	for _, t := range schemas.Topics() {
-		if t.Role == role {
-			names = append(names, t.Name)
-		}
-	}
-	return names
 }
 
 // replayItems works through the selected unprocessed items.

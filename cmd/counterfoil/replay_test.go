@@ -209,6 +209,27 @@ func TestReplayOfSales(t *testing.T) {
 	inOrder(t, s.Cluster)
 }
 
+// A sale without an id is judged wherever it lies, its replays in the partition of its identity. Each attempt stands in place of the one before,
+// however far the two partitions have grown.
+func TestReplayOfSalesWithoutID(t *testing.T) {
+	s := openShop(t)
+	const sales = 20
+	var records []*kgo.Record
+	for range sales {
+		records = append(records, &kgo.Record{Topic: schemas.KindSales, Partition: 1, Headers: []kgo.RecordHeader{schemas.TenantHeader(shopTenant)},
+			Value: s.Encode(schemas.KindSales, &schemas.Sale{Date: new(time.Date(2023, 2, 28, 0, 0, 0, 0, time.UTC)), MHID: new("late"), Lookback: new(int32(1)), CLIs: &[]string{}})})
+	}
+	s.Produce(records...)
+	s.WaitDrained(time.Minute)
+	expect(t, &s.Parts, exitOpen, map[string]int{"unprocessed no_match": sales}, "--kind", "sales")
+	s.call("late", "late")
+	expect(t, &s.Parts, 0, map[string]int{"processed": sales}, "--kind", "sales")
+	if got, want := strings.TrimSpace(s.SQL("SELECT count(), countIf(matched), min(attempt) FROM sales_current")), "20\t20\t3"; got != want {
+		t.Errorf("sales, matched ones, attempts: %q, want %q", got, want)
+	}
+	inOrder(t, s.Cluster)
+}
+
 // schema registers a schema of a topic with another text, so that it gets an id of its own.
 func schema(t *testing.T, p *harness.Parts, of *schemas.Schema, n int) int32 {
 	t.Helper()

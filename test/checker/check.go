@@ -326,8 +326,8 @@ func (w *World) checkReferrals(p *problems) {
 func (w *World) checkSales(p *problems) {
 	p.begin("sales as the model")
 	bySource := w.outcomesOf(schemas.KindSales)
-	model := map[string]SaleNow{}
-	for i := range w.Items { // by partition and offset
+	model, attempts, firsts := map[string]SaleNow{}, map[string]int32{}, map[string]int64{}
+	for i := range w.Items { // by partition and offset: replays may come before first attempts, of sales without ids
 		it := &w.Items[i]
 		o := bySource[it.Position]
 		if it.Sale == nil || o == nil {
@@ -360,14 +360,16 @@ func (w *World) checkSales(p *problems) {
 			p.add("the sale at %s is %q of version %d, the outcome at %s says %q of version %d", it.Position, key, now.Version, o.Position, gotKey, gotVersion)
 		}
 		key = it.Tenant + "\x00" + key
-		before, ok := model[key]
-		switch {
-		case ok && it.First != nil && now.Version < before.Version:
-			continue // overtaken
-		case ok && it.First == nil && now.Version <= before.Version:
-			p.add("%q: version %d at %s comes after version %d", key, now.Version, it.Position, before.Version)
+		if it.First == nil {
+			if before, ok := firsts[key]; ok && now.Version <= before {
+				p.add("%q: version %d at %s comes after version %d", key, now.Version, it.Position, before)
+			}
+			firsts[key] = now.Version
 		}
-		model[key] = now
+		before, ok := model[key]
+		if c := cmp.Compare(now.Version, before.Version); !ok || c > 0 || c == 0 && it.Attempt > attempts[key] {
+			model[key], attempts[key] = now, it.Attempt
+		}
 	}
 	p.begin("sales_current as the model")
 	compare(p, model, w.Sales)

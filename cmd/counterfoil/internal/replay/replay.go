@@ -301,15 +301,23 @@ func (r *replayer) candidate(ctx context.Context, o *clickhouse.OpenOutcome) (*c
 		env.Reply = o.Reply
 	}
 	c.rec = &kgo.Record{Topic: o.Kind, Value: o.Original}
-	was := int32(-1) // the partition of its place
+	lay := lay{partition: -1, offset: o.FirstOffset}
 	if o.FirstAttempt == 1 {
-		was = o.FirstPartition
+		lay.partition, lay.judged = o.FirstPartition, true
 	}
-	return c, r.place(ctx, c, &env, was, o.FirstOffset)
+	return c, r.place(ctx, c, &env, lay)
 }
 
-// place gives a replay its key, partition and place. The item lay at an offset of a partition (-1: nobody knows where).
-func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelope, partition int32, offset int64) error {
+// lay is where an item lay at its first attempt.
+type lay struct {
+	partition int32 // -1: nobody knows
+	offset    int64
+	judged    bool // there, and so its outcome has that place
+}
+
+// place gives a replay its key, partition and place: where its first attempt was among the items of its key. An item without a key has only its
+// own attempts beside it, and keeps its offset wherever it is judged.
+func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelope, was lay) error {
 	rehearsal, err := r.rehearsal(ctx, c.rec.Topic)
 	if err != nil {
 		return err
@@ -325,8 +333,8 @@ func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelop
 		return err
 	}
 	c.item.Key = strings.ReplaceAll(string(key), "\x00", "/")
-	env.First.Offset = offset
-	if c.rec.Partition != partition && env.First.Epoch == r.Epochs.Of(c.rec.Topic) {
+	env.First.Offset = was.offset
+	if alone := c.item.Key == "" && was.judged; !alone && c.rec.Partition != was.partition && env.First.Epoch == r.Epochs.Of(c.rec.Topic) {
 		if env.First.Offset, err = r.offsetAt(ctx, c.rec.Topic, c.rec.Partition, env.First.AcceptedAt); err != nil {
 			return err
 		}

@@ -1,5 +1,10 @@
 package schemas
 
+import (
+	"slices"
+	"strings"
+)
+
 // Codes of [Reason]. They are ours and few; each adapter maps them to its partner's vocabulary.
 const (
 	CodeMissing             = "missing"              // a mandatory member is absent, null or empty
@@ -32,4 +37,14 @@ type Reason struct {
 	Field   string  `avro:"field"`   // path with the Avro member names, such as products[0].product; empty for the whole item
 	Value   *string `avro:"value"`   // the offending value as sent, where it is short and known
 	Message string  `avro:"message"` // one sentence for people
+}
+
+// Covered reports whether one of some defects is about the member with the given path, one around it, or one within it: what is said of a value
+// that could not be read, or not whole, is not a defect of its own.
+func Covered(found []Reason, path string) bool {
+	within := func(path, of string) bool {
+		rest, ok := strings.CutPrefix(path, of)
+		return ok && of != "" && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	return slices.ContainsFunc(found, func(r Reason) bool { return within(path, r.Field) || within(r.Field, path) })
 }

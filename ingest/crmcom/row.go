@@ -115,7 +115,7 @@ func (w *row) value() any {
 // not be told apart.
 func (w *row) identify() {
 	if w.ref == nil {
-		if !w.covered("ref") {
+		if !schemas.Covered(w.defects, "ref") {
 			w.defect(schemas.CodeMissing, "ref", lenient.Value{}, "is missing.")
 		}
 		return
@@ -142,22 +142,11 @@ func (w *row) allDefects() []schemas.Reason {
 	found := w.defects
 	for _, reason := range rest {
 		// What could not be read is absent from the value, and not to be called missing as well.
-		if !w.covered(reason.Field) && len(found) < maxReasons {
+		if !schemas.Covered(w.defects, reason.Field) && len(found) < maxReasons {
 			found = append(found, reason)
 		}
 	}
 	return found
-}
-
-// covered reports whether a defect was found while reading the member with the given path, or one around it.
-func (w *row) covered(path string) bool {
-	for i := range w.defects {
-		rest, ok := strings.CutPrefix(path, w.defects[i].Field)
-		if ok && w.defects[i].Field != "" && (rest == "" || rest[0] == '.' || rest[0] == '[') {
-			return true
-		}
-	}
-	return false
 }
 
 // defect notes what is wrong with a member. The message goes on after the member's path.
@@ -392,7 +381,7 @@ func readLines[T any](w *row, array string, member func(line *T, name string) bo
 	lines := []T{}
 	for w.r.Enter(); w.r.More(); {
 		if w.lines == maxLines {
-			if w.r.Value(); !w.covered(array) {
+			if w.r.Value(); !schemas.Covered(w.defects, array) {
 				w.array = ""
 				w.defect(schemas.CodeOutOfRange, array, lenient.Value{}, "has more lines than a call may have, "+strconv.Itoa(maxLines)+".")
 			}

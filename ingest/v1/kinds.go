@@ -21,12 +21,14 @@ type Kind struct {
 	value func() any // a new value of the topic's Go type
 	// key is the Kafka key of an item whose order matters, as the engine has it; nil: the item has none.
 	key func(tenant string, value any) []byte
-	// check finds the defects of a record; nil for items, which the processors check.
-	check func(topic string, value any) []schemas.Reason
+	// check finds all defects that can be seen in a value.
+	check  func(value any) []schemas.Reason
+	record bool
 }
 
-// IsRecord reports whether the items are records of a reference or fact topic, which are judged at the door.
-func (k *Kind) IsRecord() bool { return k.check != nil }
+// IsRecord reports whether the items are records of a reference or fact topic, which are judged at the door. Of other items the processors make
+// the check, unless they do not even fit the schema.
+func (k *Kind) IsRecord() bool { return k.record }
 
 // Kinds are all kinds, in the order of the table of topics.
 func Kinds() []*Kind { return kinds }
@@ -39,8 +41,10 @@ var kinds = func() (all []*Kind) {
 			if key := keys[t.Name]; key != nil {
 				k.key = key
 			}
+			k.check = checks[t.Name]
 		case t.Role == schemas.RoleFact, t.Role == schemas.RoleReference && t.Name != schemas.APIKeys:
-			k.check = validation.CheckRecord
+			k.record = true
+			k.check = func(v any) []schemas.Reason { return validation.CheckRecord(t.Name, v) }
 		default:
 			continue
 		}
@@ -77,6 +81,15 @@ var values = map[string]func() any{
 	schemas.Invoices:            func() any { return new(schemas.Invoice) },
 	schemas.Customers:           func() any { return new(schemas.Customer) },
 	schemas.CustomerParts:       func() any { return new(schemas.CustomerPart) },
+}
+
+// checks are those of the items' kinds.
+var checks = map[string]func(value any) []schemas.Reason{
+	schemas.KindOwnership:      func(v any) []schemas.Reason { return upserts.Check(v.(*schemas.Ownership)) },
+	schemas.KindCustomerEvents: func(v any) []schemas.Reason { return validation.CheckEvent(v.(*schemas.CustomerEvent)) },
+	schemas.KindReferrals:      func(v any) []schemas.Reason { return validation.CheckReferral(v.(*schemas.Referral)) },
+	schemas.KindSales:          func(v any) []schemas.Reason { return matching.Check(v.(*schemas.Sale)) },
+	schemas.KindTransactions:   func(v any) []schemas.Reason { return validation.CheckTransaction(v.(*schemas.Transaction)) },
 }
 
 // keys are those of the kinds whose items are judged in order.

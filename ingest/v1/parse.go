@@ -146,23 +146,32 @@ func (l *list) add(o plainjson.Object, original []byte, format string) error {
 	if bad != nil {
 		defects = append([]schemas.Reason{*bad}, defects...)
 	}
-	if err == nil && len(defects) == 0 {
-		it.Value = l.kind.value()
+	typed := l.kind.value()
+	if err == nil {
 		if _, data, bad := schemas.SchemaID(value); bad == nil {
-			_, err = l.kind.Schema.Avro().Decode(data, it.Value)
+			_, err = l.kind.Schema.Avro().Decode(data, typed)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("item %d of kind %s: %w", len(l.items), l.kind.Name, err)
 	}
-	if it.Value != nil && l.kind.check != nil {
-		defects = l.kind.check(l.kind.Topic, it.Value)
+	if len(defects) > 0 || l.kind.record {
+		unfit := defects // absent from the value, and not to be called missing as well
+		for _, reason := range l.kind.check(typed) {
+			if len(defects) < maxDefects && !schemas.Covered(unfit, reason.Field) {
+				defects = append(defects, reason)
+			}
+		}
 	}
 	if it.Defects = defects; len(defects) == 0 {
-		it.Key = l.kind.key(l.tenant, it.Value)
+		it.Value = typed
+		it.Key = l.kind.key(l.tenant, typed)
 	}
 	return l.append(it)
 }
+
+// maxDefects is how many of an item's defects are told.
+const maxDefects = 100
 
 // maxRef is how many bytes a caller's reference may have: it travels in a header of the item's record.
 const maxRef = 1000

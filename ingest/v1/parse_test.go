@@ -79,21 +79,26 @@ func TestBodiesBecomeItems(t *testing.T) {
 			[]told{{Ref: "-", Value: &schemas.OrderLine{ID: "1", Customer: 77, Product: "P", Quantity: decimal.RequireFromString("-0.1"), OrderedOn: day}}}},
 		{"bad items beside good ones", "ownership", mediaJSON, `[1, {"ref":"b","quantity":"3","user":"x"},{"user_name":"anna","product_sku":"S","quantity":3}, null,[],{"ref":[]}]`, []told{
 			{Ref: "-", Defects: []string{"invalid"}, As: "json 1"},
-			{Ref: "b", Defects: []string{"invalid quantity", "invalid user"}, As: `json {"ref":"b","quantity":"3","user":"x"}`},
+			{Ref: "b", Defects: []string{"invalid quantity", "invalid user", "missing user_name", "missing product_sku"}, As: `json {"ref":"b","quantity":"3","user":"x"}`},
 			{Ref: "-", Value: anna},
 			{Ref: "-", Defects: []string{"invalid"}, As: "json null"}, {Ref: "-", Defects: []string{"invalid"}, As: "json []"},
-			{Ref: "-", Defects: []string{"invalid ref"}, As: `json {"ref":[]}`}}},
+			{Ref: "-", Defects: []string{"invalid ref", "missing user_name", "missing product_sku"}, As: `json {"ref":[]}`}}},
 		{"lines that are no objects", "ownership", mediaNDJSON, "{\n\"x\"\n{}{}", []told{
 			{Ref: "-", Defects: []string{"invalid"}, As: "json {"}, {Ref: "-", Defects: []string{"invalid"}, As: `json "x"`}, {Ref: "-", Defects: []string{"invalid"}, As: "json {}{}"}}},
 		{"rows that do not fit", "ownership", mediaCSV, "ref,quantity\n1,2,3\n4,five\r\n6\n", []told{
-			{Ref: "-", Defects: []string{"invalid"}, As: "csv 1,2,3"}, {Ref: "4", Defects: []string{"invalid quantity"}, As: "csv 4,five"}, {Ref: "-", Defects: []string{"invalid"}, As: "csv 6"}}},
+			{Ref: "-", Defects: []string{"invalid"}, As: "csv 1,2,3"}, {Ref: "4", Defects: []string{"invalid quantity", "missing user_name", "missing product_sku"}, As: "csv 4,five"}, {Ref: "-", Defects: []string{"invalid"}, As: "csv 6"}}},
 		{"a column that is no field", "ownership", mediaCSV, "ref,quantiti\n1,\n2,3\n", []told{
-			{Ref: "1", Value: &schemas.Ownership{Clear: []string{}}}, {Ref: "2", Defects: []string{"invalid quantiti"}, As: "csv 2,3"}}},
+			{Ref: "1", Value: &schemas.Ownership{Clear: []string{}}}, {Ref: "2", Defects: []string{"invalid quantiti", "missing user_name", "missing product_sku"}, As: "csv 2,3"}}},
 		{"a long ref", "ownership", mediaJSON, `[{"ref":"` + strings.Repeat("x", 1001) + `"}]`, []told{
-			{Ref: "-", Defects: []string{"out_of_range ref"}, As: `json {"ref":"` + strings.Repeat("x", 1001) + `"}`}}},
+			{Ref: "-", Defects: []string{"out_of_range ref", "missing user_name", "missing product_sku"}, As: `json {"ref":"` + strings.Repeat("x", 1001) + `"}`}}},
 		{"records are checked", "customers", mediaJSON, `[{"ref":"a","id":0,"account_number":"12345678901"},{"id":1}]`, []told{
 			{Ref: "a", Defects: []string{"out_of_range id", "out_of_range account_number"}, As: `json {"ref":"a","id":0,"account_number":"12345678901"}`},
 			{Ref: "-", Value: &schemas.Customer{ID: 1}}}},
+		{"what does not fit is told beside the rest", "customers", mediaJSON, `[{"id":"x","account_number":"12345678901"}]`, []told{
+			{Ref: "-", Defects: []string{"invalid id", "out_of_range account_number"}, As: `json {"id":"x","account_number":"12345678901"}`}}},
+		{"what does not fit is not missing as well", "customer-events", mediaJSON, `[{"kind":"web","performed_on":"x","account":{"number":7}}]`, []told{
+			{Ref: "-", Defects: []string{"invalid performed_on", "invalid account.number", "missing unit", "missing website"},
+				As: `json {"kind":"web","performed_on":"x","account":{"number":7}}`}}},
 		{"items are not: the processors do", "ownership", mediaJSON, `[{"quantity":-1}]`, []told{{Ref: "-", Value: &schemas.Ownership{Quantity: new(int64(-1)), Clear: []string{}}}}},
 		{"instants out of range", "calls", mediaJSON, `[{"id":"c","started_at":"9999-12-31T00:00:00Z"}]`, []told{
 			{Ref: "-", Defects: []string{"out_of_range started_at"}, As: `json {"id":"c","started_at":"9999-12-31T00:00:00Z"}`}}},

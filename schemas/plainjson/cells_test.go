@@ -125,9 +125,9 @@ func TestDefectsCarryTheirValueAndAreBounded(t *testing.T) {
 	for range 5000 {
 		many = append(many, Member{"no_such_field", true})
 	}
-	value, defects, err := codec.Append(nil, many)
-	if len(value) != 0 || err != nil || len(defects) != 100 || defects[99].Message != "The item has 4901 more defects, which are not listed." {
-		t.Errorf("%d bytes, %d defects, %v: %+v", len(value), len(defects), err, defects[len(defects)-1])
+	_, defects, err := codec.Append(nil, many)
+	if err != nil || len(defects) != 100 || defects[99].Message != "The item has 4901 more defects, which are not listed." {
+		t.Errorf("%d defects, %v: %+v", len(defects), err, defects[len(defects)-1])
 	}
 }
 

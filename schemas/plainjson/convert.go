@@ -21,15 +21,13 @@ import (
 // maxReasons bounds the defects that are collected of one record; more are counted.
 const maxReasons = 100
 
-// Append appends an object's record in the Confluent wire format. It goes on after a defect, so that all of a record's are known at once;
-// where there are any, nothing is appended. An error is our fault: what has no defect can be encoded.
+// Append appends an object's record in the Confluent wire format. It goes on after a defect, so that all of a record's are known at once; where
+// there are any, the record has null or an empty value in their places, so that the rest can be checked. An error is our fault: everything can be
+// encoded.
 func (c *Codec) Append(dst []byte, o Object) ([]byte, []schemas.Reason, error) {
 	native, defects := c.native(o)
-	if len(defects) > 0 {
-		return dst, defects, nil
-	}
 	out, err := c.encode(dst, native)
-	return out, nil, err
+	return out, defects, err
 }
 
 // native converts an object to what goavro encodes.
@@ -79,11 +77,14 @@ func (p *converter) at() string {
 	return b.String()
 }
 
+// unfit stands for a value that has a defect.
+type unfit struct{}
+
 // fail notes a defect of the value v; the rule completes a sentence that begins with the path.
 func (p *converter) fail(code string, v any, format string, args ...any) any {
 	if len(p.reasons) == maxReasons {
 		p.more++
-		return nil
+		return unfit{}
 	}
 	path := p.at()
 	message := path + " " + fmt.Sprintf(format, args...)
@@ -91,7 +92,7 @@ func (p *converter) fail(code string, v any, format string, args ...any) any {
 		message += "."
 	}
 	p.reasons = append(p.reasons, schemas.Reason{Code: code, Field: path, Value: sent(v), Message: message})
-	return nil
+	return unfit{}
 }
 
 // maxValue is how long a value may be that a reason carries whole.
@@ -116,6 +117,50 @@ func sent(v any) *string {
 	return &text
 }
 
+// fitted is value with null or an empty one for what has a defect.
+func (p *converter) fitted(t *node, v any) any {
+	if out := p.value(t, v); out != any(unfit{}) {
+		return out
+	}
+	return t.empty()
+}
+
+// empty is a value of the type: null where it may be.
+func (t *node) empty() any {
+	switch t.kind {
+	case "boolean":
+		return false
+	case "int":
+		return int32(0)
+	case "long":
+		return int64(0)
+	case "float", "double":
+		return 0.0
+	case "string":
+		return ""
+	case "bytes", "fixed":
+		return make([]byte, t.size)
+	case "enum":
+		return t.symbols[0]
+	case "array":
+		return []any{}
+	case "map":
+		return map[string]any{}
+	case "record":
+		out := make(map[string]any, len(t.fields))
+		for _, f := range t.fields {
+			out[f.name] = f.typ.empty()
+		}
+		return out
+	case "union":
+		if b := t.branches[0]; !slices.ContainsFunc(t.branches, func(b *node) bool { return b.kind == "null" }) {
+			return map[string]any{b.name: b.empty()}
+		}
+	}
+	return nil
+}
+
+// value converts a value of the type; unfit{} where it has a defect itself.
 func (p *converter) value(t *node, v any) any {
 	if t.kind == "union" {
 		return p.union(t, v)
@@ -134,7 +179,7 @@ func (p *converter) value(t *node, v any) any {
 		out := make([]any, len(list))
 		for i := range list {
 			p.in("", i)
-			out[i] = p.value(t.element, list[i])
+			out[i] = p.fitted(t.element, list[i])
 			p.out()
 		}
 		return out
@@ -149,7 +194,7 @@ func (p *converter) value(t *node, v any) any {
 			if _, twice := out[m.Name]; twice {
 				p.fail(schemas.CodeInvalid, nil, "stands there twice")
 			}
-			out[m.Name] = p.value(t.element, m.Value)
+			out[m.Name] = p.fitted(t.element, m.Value)
 			p.out()
 		}
 		return out
@@ -168,13 +213,16 @@ func (p *converter) union(t *node, v any) any {
 		return nil
 	}
 	if branch, ok := t.nullable(); ok {
-		return map[string]any{branch.name: p.value(branch, v)}
+		if out := p.value(branch, v); out != any(unfit{}) {
+			return map[string]any{branch.name: out}
+		}
+		return nil
 	}
 	var names []string
 	o, _ := v.(Object)
 	for _, b := range t.branches {
 		if len(o) == 1 && o[0].Name == b.name {
-			return map[string]any{b.name: p.value(b, o[0].Value)}
+			return map[string]any{b.name: p.fitted(b, o[0].Value)}
 		}
 		names = append(names, b.name)
 	}
@@ -198,7 +246,7 @@ func (p *converter) record(t *node, v any) any {
 			if _, twice := out[m.Name]; twice {
 				p.fail(schemas.CodeInvalid, nil, "stands there twice")
 			}
-			out[m.Name] = p.value(f.typ, m.Value)
+			out[m.Name] = p.fitted(f.typ, m.Value)
 		}
 		p.out()
 	}
@@ -213,6 +261,7 @@ func (p *converter) record(t *node, v any) any {
 		p.in(f.name, 0)
 		p.fail(schemas.CodeMissing, nil, "is missing; expected %s", f.typ.expected())
 		p.out()
+		out[f.name] = f.typ.empty()
 	}
 	return out
 }

@@ -412,3 +412,36 @@ func FuzzPlainJSON(f *testing.F) {
 		}
 	})
 }
+
+// What does not fit leaves null or an empty value in its place: the record can be read, and what fits is in it.
+func TestWhatDoesNotFitIsEmpty(t *testing.T) {
+	for name, text := range allSchemas() {
+		codec, err := New(7, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wrong := range []any{true, json.Number("1e99"), "\x00", []any{json.Number("0.5"), nil}, Object{{Name: "no_such_field", Value: ""}}, nil} {
+			var o Object
+			for _, f := range codec.root.fields {
+				o = append(o, Member{Name: f.name, Value: wrong})
+			}
+			value, defects, err := codec.Append(nil, o)
+			if err != nil {
+				t.Fatalf("%s of %v: %v", name, wrong, err)
+			}
+			native, rest, err := codec.avro.NativeFromBinary(value[5:])
+			if err != nil || len(rest) > 0 {
+				t.Errorf("%s of %v cannot be read: %v, %d bytes left; %v", name, wrong, err, len(rest), defects)
+			}
+			for _, d := range defects {
+				f := codec.root.field(d.Field)
+				if f == nil {
+					continue // within a value, or one more
+				}
+				if _, nullable := f.typ.nullable(); nullable && native.(map[string]any)[f.name] != nil {
+					t.Errorf("%s of %v: %s does not fit and is %v", name, wrong, d.Field, native.(map[string]any)[f.name])
+				}
+			}
+		}
+	}
+}

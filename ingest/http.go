@@ -92,7 +92,7 @@ func (s *Service) server() *http.Server {
 // Handler is the whole service: all routes with their middleware.
 func (s *Service) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := &request{id: requestID(r), keys: r.Header.Values("Idempotency-Key"), answer: w.Header()}
+		q := &request{id: requestID(r), keys: r.Header.Values(idempotencyKey), answer: w.Header()}
 		if trace := r.Header.Get("Traceparent"); len(trace) == 55 && isPlain(trace) {
 			q.trace = trace
 		}

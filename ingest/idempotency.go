@@ -29,6 +29,11 @@ type repeatable struct {
 	bodyHash []byte
 }
 
+const idempotencyKey = "Idempotency-Key"
+
+// Keyed reports whether a request has an Idempotency-Key. An empty list is a batch then, as any other: its key is remembered with it.
+func Keyed(r *http.Request) bool { return len(r.Header.Values(idempotencyKey)) > 0 }
+
 // headerReplayed says that an answer is that of an earlier request.
 const headerReplayed = "Idempotent-Replayed"
 

@@ -105,7 +105,7 @@ func TestV1AnswersWhatBecameOfEachItem(t *testing.T) {
 	s := w.start(t, nil)
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	body := `{"items":[` + strings.Join([]string{v1Event("a", "1"), v1Event("b", "missing"), `{"ref":"c","kind":1,"acount":{}}`, `7`, v1Event("a", "1")}, ",") + `]}`
-	want := []string{"a processed", "b unprocessed not_found:account", "c unprocessed invalid:kind invalid:acount", "- unprocessed invalid:", "a processed"}
+	want := []string{"a processed", "b unprocessed not_found:account", "c unprocessed invalid:kind invalid:acount missing:account missing:unit missing:performed_on", "- unprocessed invalid:", "a processed"}
 
 	res, a := postV1(t, s, key, "customer-events", body)
 	if diff := cmp.Diff(want, a.short()); diff != "" || res.StatusCode != 200 || a.Status != "complete" || a.Processed != 2 || a.Unprocessed != 3 || a.Pending != 0 {
@@ -178,7 +178,7 @@ func TestV1RecordsAreWrittenAndJudgedAtOnce(t *testing.T) {
 	topics := []string{schemas.Accounts, schemas.OrderLines, schemas.CustomerParts, processed, unprocessed}
 	from := w.ends(t, topics...)
 
-	res, a := postV1(t, s, key, "accounts", `[{"ref":"a","id":"A1","number":"ACR1"},{"ref":"b","id":"a/b","number":""},{"id":"A2","number":"ACR2"}]`)
+	res, a := postV1(t, s, key, "accounts", `[{"ref":"a","id":"A1","number":"ACR1"},{"ref":"b","id":7,"number":""},{"id":"A2/1","number":"ACR2"}]`)
 	if diff := cmp.Diff([]string{"a processed", "b unprocessed invalid:id missing:number", "- processed"}, a.short()); diff != "" || res.StatusCode != 200 || a.Status != "complete" {
 		t.Errorf("%d %v (-want +got)\n%s", res.StatusCode, a.Status, diff)
 	}
@@ -198,7 +198,7 @@ func TestV1RecordsAreWrittenAndJudgedAtOnce(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff([]string{"accounts demo/A1 demo", "accounts demo/A2 demo", "customer_parts demo/77/P demo", "order_lines demo/L1 demo"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"accounts demo/A1 demo", "accounts demo/A2/1 demo", "customer_parts demo/77/P demo", "order_lines demo/L1 demo"}, got); diff != "" {
 		t.Errorf("records (-want +got)\n%s", diff)
 	}
 	lines := schemas.NewDecoder[schemas.OrderLine](w.registry, schemas.OrderLineSchema)
@@ -219,7 +219,7 @@ func TestV1RecordsAreWrittenAndJudgedAtOnce(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff([]string{"demo accounts A1 0", "demo accounts A2 2", "demo customer_parts 77/P 0", "demo order_lines L1 0"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"demo accounts A1 0", "demo accounts A2/1 2", "demo customer_parts 77/P 0", "demo order_lines L1 0"}, got); diff != "" {
 		t.Errorf("outcomes (-want +got)\n%s", diff)
 	}
 	bad := schemas.NewDecoder[schemas.Unprocessed](w.registry, schemas.UnprocessedSchema)
@@ -229,7 +229,7 @@ func TestV1RecordsAreWrittenAndJudgedAtOnce(t *testing.T) {
 	}
 	var u schemas.Unprocessed
 	check(t, bad.Decode(refused[0].Value, &u))
-	if u.Kind != schemas.Accounts || u.Index != 1 || *u.Ref != "b" || len(u.Reasons) != 2 || string(u.Original) != `{"ref":"b","id":"a/b","number":""}` || u.Format != schemas.FormatJSON {
+	if u.Kind != schemas.Accounts || u.Index != 1 || *u.Ref != "b" || len(u.Reasons) != 2 || string(u.Original) != `{"ref":"b","id":7,"number":""}` || u.Format != schemas.FormatJSON {
 		t.Errorf("unprocessed: %+v", u)
 	}
 }

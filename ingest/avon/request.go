@@ -231,11 +231,11 @@ func (q *request) one(b body) error {
 	}
 	for name := range values {
 		// Text of another format looks like a form with a strange name: curl sends it so where nobody tells it the type.
-		if strings.ContainsAny(name[:min(1, len(name))], "{[<") && !hasList(values) {
+		if strings.ContainsAny(name[:min(1, len(name))], "{[<") && len(listsIn(values)) == 0 {
 			return &malformed{"the form has no " + list}
 		}
 	}
-	if hasList(values) { // path < query < form
+	if len(listsIn(values)) > 0 { // path < query < form
 		maps.DeleteFunc(b.query, func(name string, _ []string) bool { return strings.EqualFold(name, list) })
 	}
 	return q.parameters(values)

@@ -475,4 +475,8 @@ func TestTheFormGoesBeforeTheURL(t *testing.T) {
 	if got := core.transactions(); w.Code != 200 || len(got) != 1 || *got[0].State != "FORM" {
 		t.Errorf("%d %s: %v", w.Code, w.Body, got)
 	}
+	w = serve(core, "POST", Path+"?financialtransactions=[{state:URL}]", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, "FinancialTransactions=")
+	if got := core.transactions(); w.Code != 200 || len(got) != 2 || *got[1].State != "URL" {
+		t.Errorf("an empty value in the form: %d %s: %v", w.Code, w.Body, got)
+	}
 }

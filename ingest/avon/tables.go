@@ -98,16 +98,6 @@ func listsIn(values url.Values) []string {
 	return found
 }
 
-// hasList reports whether a form or URL names the list, with a value or without.
-func hasList(values url.Values) bool {
-	for name := range values {
-		if strings.EqualFold(name, list) {
-			return true
-		}
-	}
-	return false
-}
-
 // formValues reads a form, urlencoded or in parts.
 func formValues(b body) (url.Values, error) {
 	if b.boundary == "" {

@@ -138,10 +138,12 @@ func parseExponent(s string) (e int, ok bool) {
 // White space around it does not count. Absent is the first instant of the year 1, in any zone: it is what .NET has where no time was set.
 func parseTime(s string, xml bool) (t time.Time, absent, ok bool) {
 	s = strings.TrimSpace(s)
-	if rest, found := strings.CutPrefix(s, "/Date("); found && !xml {
-		rest, found = strings.CutSuffix(rest, ")/")
+	// JSON's escape of the slashes is undone where the body is JSON; in other forms some writers leave it in.
+	if rest, found := strings.CutPrefix(strings.TrimPrefix(s, `\`), "/Date("); found && !xml {
+		rest, slash := strings.CutSuffix(rest, "/")
+		rest, bracket := strings.CutSuffix(strings.TrimSuffix(rest, `\`), ")")
 		ms, ok := parseMillis(rest)
-		if !found || !ok {
+		if !slash || !bracket || !ok {
 			return time.Time{}, false, false
 		}
 		t = time.UnixMilli(ms).UTC()

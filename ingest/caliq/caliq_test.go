@@ -242,9 +242,9 @@ func TestRefusals(t *testing.T) {
 		{name: "absurd", body: with(`:0,"Acc`, `:99999999999999999999,"Acc`), status: 400, want: state("CustomerID is out of range.", "parameters.CustomerID", masked)},
 
 		{name: "nothing but a key", body: `{"apiKey":"K.1"}`, status: 400, want: state("",
-			"parameters.AccountNo", "The AccountNo field is required where CustomerID is not set.", "parameters.BasedOn", "The BasedOn field is required.",
+			"parameters.AccountNo", "The AccountNo field is required.", "parameters.BasedOn", "The BasedOn field is required.",
 			"parameters", "The MonthsBack field is required.", "parameters", "The WeeksUntilAvailable field is required.")},
-		{name: "a blank account", body: with("ACME01", "  "), status: 400, want: state("", "parameters.AccountNo", "The AccountNo field is required where CustomerID is not set.")},
+		{name: "a blank account", body: with("ACME01", "  "), status: 400, want: state("", "parameters.AccountNo", "The AccountNo field is required.")},
 		{name: "3: a word", body: with(`"I"`, `"Orders"`), status: 400, want: state("", "parameters.BasedOn", "The field BasedOn must be a string or array type with a maximum length of '1'.")},
 		{name: "3: empty", body: with(`"I"`, `""`), status: 400, want: state("", "parameters.BasedOn", "The BasedOn field is required.")},
 		{name: "3: a blank", body: with(`"I"`, `" "`), status: 400, want: state("", "parameters.BasedOn", "The BasedOn field is required.")},

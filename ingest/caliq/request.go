@@ -258,7 +258,7 @@ func (p *params) question(tenant string, today time.Time) (schemas.BuyingReportP
 	switch account := strings.TrimSpace(p.accountNo); {
 	case q.CustomerID > 0: // and whatever AccountNo says does not count
 	case account == "":
-		e.add(prefix+"."+accountNo, "The AccountNo field is required where CustomerID is not set.")
+		e.add(prefix+"."+accountNo, "The AccountNo field is required.")
 	default:
 		q.AccountNo = account
 	}

@@ -132,7 +132,7 @@ func (a *Adapter) create(r *http.Request, k *kind) (answer, error) {
 		return answer{}, wrong
 	}
 	items := parseRows(c, k, caller.Tenant)
-	if len(items) == 0 {
+	if len(items) == 0 && !ingest.Keyed(r) {
 		return answer{body: formatReceipt(&ingest.Receipt{}, nil, c.fields)}, nil
 	}
 	receipt, err := a.svc.Submit(r.Context(), &ingest.Batch{

@@ -160,7 +160,7 @@ func (a *Adapter) post(operation string, parse func(body string) ([]ingest.Item,
 		if defects := defectsOf(items); defects != nil {
 			return answer{status: http.StatusBadRequest, body: formatError(http.StatusBadRequest, "Validation failed", defects)}, nil
 		}
-		if len(items) == 0 {
+		if len(items) == 0 && !ingest.Keyed(r) {
 			return answer{body: formatReceipt(&ingest.Receipt{})}, nil
 		}
 		keyed(items, caller.Tenant)

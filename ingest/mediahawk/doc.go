@@ -18,7 +18,7 @@
 //	                                       this tenant's or did not come in here                         posts wants to see the end of it
 //	id, successes, errors                  are JSON integers                                             the published schema; its sample has them quoted
 //	lookback as "6" or 6.0                 is 6                                                          the sample quotes other integers
-//	texts sent as numbers or booleans      are kept literally: 1e3 stays 1e3, digits are never lost      the schema and its sample disagree on key
+//	texts sent as numbers                  are kept literally: 1e3 stays 1e3, digits are never lost      the schema and its sample disagree on key
 //	mhid, clis                             both must be there, one of them may be empty                  web-only and phone-only customers are everyday
 //	                                                                                                     traffic
 //	date                                   YYYY-MM-DD and nothing else; 1900 to 2261                     a time or zone cut off silently would move sales

@@ -258,6 +258,8 @@ func TestRefusals(t *testing.T) {
 		{"texts that are none", one(good + `,"id":{},"value":[1],"description":{},"properties":[{"key":[],"value":{}},7]`),
 			errs("sales[1].id", "must be a string", "sales[1].value", "must be a string", "sales[1].description", "must be a string",
 				"sales[1].properties[0].key", "must be a string", "sales[1].properties[0].value", "must be a string", "sales[1].properties[1]", "must be an object")},
+		{"a property that is a boolean", one(`"properties":[{"key":true,"value":false}],"value":"1",` + good),
+			errs("sales[1].properties[0].key", "must be a string", "sales[1].properties[0].value", "must be a string")},
 		{"properties as an object", one(good + `,"properties":{"key":1}`), errs("sales[1].properties", "must be an array of objects")},
 		{"sales as an object", `{"lookback":6,"sales":{}}`, errs("sales", "must be an array")},
 		{"an array", `[]`, errs("", "must be an object")},

@@ -318,7 +318,7 @@ func (s *sale) readProperties(r *lenient.Reader) []schemas.SaleProperty {
 }
 
 func (s *sale) propertyText(index int, name string, v lenient.Value, to *string) *string {
-	if v.Kind == lenient.Array || v.Kind == lenient.Object {
+	if v.Kind == lenient.Array || v.Kind == lenient.Object || v.Kind == lenient.Bool {
 		name = "properties[" + strconv.Itoa(index) + "]." + name
 	}
 	return s.text(name, v, to)

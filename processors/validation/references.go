@@ -26,19 +26,19 @@ var classified = []string{
 // such as *[schemas.Account] of accounts; any other panics. It needs nothing but the record: whether what a record points to exists is not
 // asked, because records may come in any order.
 //
-// Own ids are mandatory, have at most 1,000 characters and no slash, which separates the parts of a record's key; so are the names and numbers
-// that a record is found by. Every text can be kept and shown, instants and days lie in the range that ClickHouse keeps, decimals fit.
+// Own ids are mandatory and have at most 1,000 characters; so are the names and numbers that a record is found by. Every text can be kept and
+// shown, instants and days lie in the range that ClickHouse keeps, decimals fit.
 func CheckRecord(topic string, value any) []schemas.Reason {
 	var c checker
 	switch r := value.(type) {
 	case *schemas.Account:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Name("number", &r.Number)
 		c.Short("name", r.Name)
 		c.names("payment_medium_types", r.PaymentMediumTypes)
 		c.names("payment_medium_brands", r.PaymentMediumBrands)
 	case *schemas.Participant:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Name("number", &r.Number)
 		c.Short("account_id", r.AccountID)
 	case *schemas.Unit:
@@ -54,7 +54,7 @@ func CheckRecord(topic string, value any) []schemas.Reason {
 			c.Add(schemas.CodeInvalid, "kind", defects.Value(r.Kind), "is "+defects.Quote(r.Kind)+"; it must be one of "+strings.Join(classified, ", ")+".")
 		}
 	case *schemas.Product:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Name("code", &r.Code)
 		c.Short("alternative_code", r.AlternativeCode)
 		c.Text("description", r.Description)
@@ -66,7 +66,7 @@ func CheckRecord(topic string, value any) []schemas.Reason {
 	case *schemas.KPI:
 		c.named(r.ID, r.Name, r.AlternativeCode)
 	case *schemas.Invoice:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Short("number", r.Number)
 		c.Short("reference_number", r.ReferenceNumber)
 		c.Short("back_office_code", r.BackOfficeCode)
@@ -76,36 +76,39 @@ func CheckRecord(topic string, value any) []schemas.Reason {
 		c.Short("name", r.Name)
 	case *schemas.CustomerPart:
 		c.customerID("customer", r.Customer)
-		c.ownID("product", r.Product)
+		c.Name("product", &r.Product)
 		if strings.TrimSpace(r.PartNumber) == "" {
 			c.Name("part_number", &r.PartNumber)
 		} else {
 			c.atMost("part_number", &r.PartNumber, maxPartNumber)
 		}
 	case *schemas.APIKey:
-		c.ownID("id", r.ID)
-		c.ownID("tenant", r.Tenant)
+		c.Name("id", &r.ID)
+		c.Name("tenant", &r.Tenant)
+		if strings.Contains(r.Tenant, "/") {
+			c.Add(schemas.CodeInvalid, "tenant", defects.Value(r.Tenant), "contains a slash, which ends the tenant in a record's key.")
+		}
 		c.Text("note", &r.Note)
 		c.Instant("created_at", &r.CreatedAt)
 	case *schemas.Call:
 		c.call(r)
 	case *schemas.OrderLine:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Short("order_number", r.OrderNumber)
 		c.customerID("customer", r.Customer)
-		c.ownID("product", r.Product)
+		c.Name("product", &r.Product)
 		c.Decimal("quantity", &r.Quantity)
 		c.Instant("ordered_on", &r.OrderedOn)
 	case *schemas.InvoiceLine:
-		c.ownID("id", r.ID)
+		c.Name("id", &r.ID)
 		c.Short("invoice_number", r.InvoiceNumber)
 		c.Short("order_number", r.OrderNumber)
 		c.customerID("customer", r.Customer)
-		c.ownID("product", r.Product)
+		c.Name("product", &r.Product)
 		c.Decimal("quantity", &r.Quantity)
 		c.Instant("invoiced_on", &r.InvoicedOn)
 	case *schemas.Stock:
-		c.ownID("product", r.Product)
+		c.Name("product", &r.Product)
 		c.Decimal("available_now", &r.AvailableNow)
 		c.Decimal("physical", r.Physical)
 		c.Instant("next_available_on", r.NextAvailableOn)
@@ -117,7 +120,7 @@ func CheckRecord(topic string, value any) []schemas.Reason {
 }
 
 func (c *checker) call(r *schemas.Call) {
-	c.ownID("id", r.ID)
+	c.Name("id", &r.ID)
 	c.Instant("started_at", &r.StartedAt)
 	c.Short("caller_number", r.CallerNumber)
 	c.Short("mhid", r.MHID)
@@ -149,14 +152,6 @@ func (c *checker) call(r *schemas.Call) {
 	c.Text("landing_page_title", r.LandingPageTitle)
 }
 
-// ownID checks the id of this record or of the one that it belongs to.
-func (c *checker) ownID(field, id string) {
-	c.Name(field, &id)
-	if strings.Contains(id, "/") {
-		c.Add(schemas.CodeInvalid, field, defects.Value(id), "contains a slash.")
-	}
-}
-
 // customerID checks the id of a customer: the buying report's partner sends 0 for none.
 func (c *checker) customerID(field string, id int64) {
 	if id <= 0 {
@@ -165,7 +160,7 @@ func (c *checker) customerID(field string, id int64) {
 }
 
 func (c *checker) named(id, name string, code *string) {
-	c.ownID("id", id)
+	c.Name("id", &id)
 	c.Name("name", &name)
 	c.Short("alternative_code", code)
 }

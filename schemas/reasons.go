@@ -39,12 +39,17 @@ type Reason struct {
 	Message string  `avro:"message"` // one sentence for people
 }
 
-// Covered reports whether one of some defects is about the member with the given path, one around it, or one within it: what is said of a value
-// that could not be read, or not whole, is not a defect of its own.
+// Covered reports whether one of some defects is about the member with the given path, one around it, one within it, or one of which either must be
+// there: what is said of a value that could not be read, or not whole, is not a defect of its own.
 func Covered(found []Reason, path string) bool {
 	within := func(path, of string) bool {
 		rest, ok := strings.CutPrefix(path, of)
 		return ok && of != "" && (rest == "" || rest[0] == '.' || rest[0] == '[')
 	}
-	return slices.ContainsFunc(found, func(r Reason) bool { return within(path, r.Field) || within(r.Field, path) })
+	return slices.ContainsFunc(found, func(r Reason) bool {
+		return within(path, r.Field) || within(r.Field, path) || within(r.Field, either[path])
+	})
 }
+
+// either are members of which one at least must be there, of items of any kind.
+var either = map[string]string{"account": "participant", "participant": "account", "mhid": "clis", "clis": "mhid"}

@@ -99,6 +99,8 @@ func TestBodiesBecomeItems(t *testing.T) {
 		{"what does not fit is not missing as well", "customer-events", mediaJSON, `[{"kind":"web","performed_on":"x","account":{"number":7}}]`, []told{
 			{Ref: "-", Defects: []string{"invalid performed_on", "invalid account.number", "missing unit", "missing website"},
 				As: `json {"kind":"web","performed_on":"x","account":{"number":7}}`}}},
+		{"nor is the other one of two of which one must be there", "sales", mediaJSON, `[{"date":"2023-01-31","lookback":1,"clis":"0791"}]`, []told{
+			{Ref: "-", Defects: []string{"invalid clis"}, As: `json {"date":"2023-01-31","lookback":1,"clis":"0791"}`}}},
 		{"items are not: the processors do", "ownership", mediaJSON, `[{"quantity":-1}]`, []told{{Ref: "-", Value: &schemas.Ownership{Quantity: new(int64(-1)), Clear: []string{}}}}},
 		{"instants out of range", "calls", mediaJSON, `[{"id":"c","started_at":"9999-12-31T00:00:00Z"}]`, []told{
 			{Ref: "-", Defects: []string{"out_of_range started_at"}, As: `json {"id":"c","started_at":"9999-12-31T00:00:00Z"}`}}},

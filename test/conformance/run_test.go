@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,7 +11,10 @@ import (
 	"github.com/counterfoil/counterfoil/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // transcripts wait most of their time, for outcomes and rows
+	harness.Main(m)
+}
 
 // namedKeys are keys that transcripts name: all of a tenant that is nobody else's.
 var namedKeys = map[string]func(*schemas.APIKey){

@@ -8,6 +8,7 @@
 //
 //	SEED=17 go test -v -run 'TestFaults$' ./test/faults     repeats a seed
 //	SEEDS=300 go test -timeout 3h -v -run 'TestFaults$' ... as many other seeds
+//	FAULTS=2 SEEDS=300 go test ...                          with so many faults each
 //	FAULT=ClickHouse SEEDS=10 go test ...                   only faults whose names have that part
 //	SOAK=1 SOAK_FOR=30m go test -run TestSoak ...           for so long
 //	SOAK=1 FAULTS=200 ITEMS=1000000 go test -run TestSoak   until so much has happened

@@ -34,7 +34,7 @@ func seed(t *testing.T) uint64 {
 
 // TestFaults makes short runs, each with a few faults that a seed draws, and proves the promises after each. By default they are those of the seeds
 // whose hands have the whole catalogue, on Apache Kafka and under the race detector those of one half of them each, with SOAK=1 those of 300
-// others; SEEDS is how many, SEED the one to repeat, FAULT a part of the names of the faults that are wanted.
+// others; SEEDS is how many, SEED the one to repeat, FAULTS how many faults each has (its hand), FAULT a part of the names of those that are wanted.
 func TestFaults(t *testing.T) {
 	var seeds []uint64
 	many := 0
@@ -67,7 +67,8 @@ func TestFaults(t *testing.T) {
 			began := time.Now()
 			t.Logf("seed %d", seed)
 			l := r.load(seed, 6)
-			r.breakThings(seed, func(faults int) bool { return faults == r.hand(seed) })
+			hand := number(t, "FAULTS", r.hand(seed))
+			r.breakThings(seed, func(faults int) bool { return faults == hand })
 			if !r.check(l) {
 				t.Fatalf("repeat it with: %s", again("TestFaults", seed))
 			}
@@ -105,7 +106,7 @@ func TestSoak(t *testing.T) {
 	r.audit()
 	t.Log(r.summary(fmt.Sprint(seed)))
 	if !held {
-		t.Fatalf("repeat it with: %s", again("TestSoak", seed, "SOAK=1", "SOAK_FOR="+os.Getenv("SOAK_FOR"), fmt.Sprint("FAULTS=", faults), fmt.Sprint("ITEMS=", items)))
+		t.Fatalf("repeat it with: %s", again("TestSoak", seed, "SOAK=1", "SOAK_FOR="+os.Getenv("SOAK_FOR"), fmt.Sprint("ITEMS=", items)))
 	}
 }
 

@@ -328,7 +328,7 @@ func number(t testing.TB, name string, fallback int) int {
 
 // again is the command that repeats a run.
 func again(test string, seed uint64, settings ...string) string {
-	for _, name := range []string{"TEST_KAFKA", "FAULT"} {
+	for _, name := range []string{"TEST_KAFKA", "FAULT", "FAULTS"} {
 		if value := os.Getenv(name); value != "" {
 			settings = append(settings, fmt.Sprintf("%s=%q", name, value))
 		}

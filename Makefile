@@ -33,8 +33,9 @@ build: need-go
 
 ## test: run all tests, on the embedded Kafka and ClickHouse
 .PHONY: test
+TESTS ?= ./...
 test: need-go tools
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test $(TESTFLAGS) $(TESTS)
 
 ## test-kafka: run the tests that a real broker can tell more about, on Apache Kafka 4.3.1 (needs Java 17 and Maven)
 .PHONY: test-kafka

@@ -52,6 +52,32 @@ func (s *Service) Authenticate(r *http.Request, door string, extra ...Credential
 	return s.authenticate(r, door, append(extra, headerCredential(r)))
 }
 
+// QueryKey authenticates at a door that takes a key in the query parameter api_key as well. A key there and one in a header must both be good, and of
+// one tenant.
+func QueryKey(r *http.Request, door string, authenticate func(r *http.Request, door string, extra ...Credential) (*Caller, error)) (*Caller, error) {
+	key := r.URL.Query().Get("api_key")
+	header := r.Header.Get("Authorization") + r.Header.Get("X-Api-Key")
+	if key == "" {
+		return authenticate(r, door)
+	}
+	credential := KeyCredential(key)
+	if credential == (Credential{}) { // as if there were none
+		return nil, NewError(CodeUnauthenticated, "the API key is not valid")
+	}
+	caller, err := authenticate(r, door, credential)
+	if err != nil || header == "" || header == "Bearer "+key { // the same key is counted once against its rate
+		return caller, err
+	}
+	other, err := authenticate(r, door)
+	if err != nil {
+		return nil, err
+	}
+	if other.Tenant != caller.Tenant {
+		return nil, NewError(CodeUnauthenticated, "the two API keys are not of one account")
+	}
+	return caller, nil
+}
+
 func (s *Service) authenticate(r *http.Request, door string, credentials []Credential) (*Caller, error) {
 	noteDoor(r, door)
 	i := slices.IndexFunc(credentials, Credential.given)

@@ -39,15 +39,18 @@ type Reason struct {
 	Message string  `avro:"message"` // one sentence for people
 }
 
-// Covered reports whether one of some defects is about the member with the given path, one around it, one within it, or one of which either must be
-// there: what is said of a value that could not be read, or not whole, is not a defect of its own.
-func Covered(found []Reason, path string) bool {
+// MaxReasons is how many defects of an item are told: 200,000 bad lines fit in a 1 MiB item, but their reasons would not fit in its outcome.
+const MaxReasons = 100
+
+// Covered reports whether a defect, found in what could be read of an item, only says again what was found while it was read: it is about the
+// same member, or about one within it; or it misses a member that is there and could not be read, or not whole, or one of which either must be there.
+func Covered(found []Reason, by Reason) bool {
 	within := func(path, of string) bool {
 		rest, ok := strings.CutPrefix(path, of)
 		return ok && of != "" && (rest == "" || rest[0] == '.' || rest[0] == '[')
 	}
 	return slices.ContainsFunc(found, func(r Reason) bool {
-		return within(path, r.Field) || within(r.Field, path) || within(r.Field, either[path])
+		return within(by.Field, r.Field) || by.Code == CodeMissing && (within(r.Field, by.Field) || within(r.Field, either[by.Field]))
 	})
 }
 

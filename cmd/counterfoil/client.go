@@ -227,13 +227,12 @@ func (r topicReader) read(ctx context.Context, topic string, from, to []int64, e
 	for len(offsets) > 0 {
 		wait, cancel := context.WithTimeout(ctx, r.notice)
 		fetches := client.PollFetches(wait)
+		over := wait.Err() != nil
 		cancel()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if fetches.NumRecords() > 0 {
-			last, told = time.Now(), false
-		} else if open := slices.Sorted(maps.Keys(offsets)); to[open[0]] != noEnd {
+		if open := slices.Sorted(maps.Keys(offsets)); fetches.NumRecords() == 0 && to[open[0]] != noEnd {
 			const held = "nothing more of topic %s partitions %v can be read, though they go on to offset %d in partition %d"
 			switch silent := time.Since(last); {
 			case silent >= r.patience:
@@ -245,7 +244,7 @@ func (r topicReader) read(ctx context.Context, topic string, from, to []int64, e
 			}
 		}
 		for _, failed := range fetches.Errors() {
-			if !errors.Is(failed.Err, context.DeadlineExceeded) { // of the poll
+			if !over || failed.Topic != "" { // else it says that the poll is over
 				return fmt.Errorf("read topic %s partition %d: %w", failed.Topic, failed.Partition, failed.Err)
 			}
 		}
@@ -256,13 +255,14 @@ func (r topicReader) read(ctx context.Context, topic string, from, to []int64, e
 			}
 			if rec.Offset >= to[rec.Partition]-1 {
 				delete(offsets, rec.Partition)
+				client.PauseFetchPartitions(map[string][]int32{topic: {rec.Partition}})
 			}
-			if rec.Offset >= to[rec.Partition] || rec.Attrs.IsControl() {
-				continue
+			if rec.Offset < to[rec.Partition] && !rec.Attrs.IsControl() {
+				if more, err := each(rec); err != nil || !more {
+					return err
+				}
 			}
-			if more, err := each(rec); err != nil || !more {
-				return err
-			}
+			last, told = time.Now(), false
 		}
 	}
 	return nil

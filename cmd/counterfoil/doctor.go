@@ -910,8 +910,9 @@ func (d *doctor) checkClock(context.Context) (string, []problem, error) {
 // Who may call
 
 func (d *doctor) checkKeys(ctx context.Context) (string, []problem, error) {
-	silent := slog.New(slog.DiscardHandler) // checkTransactions tells of what it may wait for
-	keys, err := (&keyStore{topics: newTopicReader(d.opts, silent), client: d.client, registry: d.schemas}).list(ctx)
+	reader := newTopicReader(d.opts, slog.New(slog.DiscardHandler))
+	reader.patience = 10 * time.Second // checkTransactions tells of what it waits for
+	keys, err := (&keyStore{topics: reader, client: d.client, registry: d.schemas}).list(ctx)
 	if err != nil {
 		return "", nil, err
 	}

@@ -227,7 +227,7 @@ func (a *Adapter) create(r *http.Request, rt *route, query url.Values, out outpu
 	}
 	items := q.items[:q.first()]
 	receipt := &ingest.Receipt{}
-	if len(items) > 0 || ingest.Keyed(r) {
+	if len(items) > 0 || ingest.Keyed(r) && !q.failed && len(q.errors) == 0 { // a request that is refused binds no key
 		receipt, err = a.svc.Submit(r.Context(), &ingest.Batch{
 			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorAvon, Operation: operation, Kind: schemas.KindTransactions, Items: items,
 		})

@@ -347,7 +347,7 @@ func TestItems(t *testing.T) {
 	})
 	t.Run("a row of defects has a bounded list of them", func(t *testing.T) {
 		items := parse(t, "purchases", request("purchase_customer_events_set", webRow(`"a"`, `"products_set":[`+strings.Repeat("1,", 5000)+`1]`)))
-		if n := len(items[0].Defects); n != maxReasons {
+		if n := len(items[0].Defects); n != schemas.MaxReasons {
 			t.Errorf("%d", n)
 		}
 	})

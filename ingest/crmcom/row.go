@@ -12,9 +12,6 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// maxReasons is how many defects of one row are kept, the first ones: as many as the engine keeps of an item.
-const maxReasons = 100
-
 // maxLines is how many lines of products and measures a call may have. An empty line takes 3 bytes of a body and 13 times that in memory, so
 // the limit of the body alone bounds nothing; with real lines a body of 16 MiB does not come near this.
 const maxLines = 200_000
@@ -115,7 +112,7 @@ func (w *row) value() any {
 // not be told apart.
 func (w *row) identify() {
 	if w.ref == nil {
-		if !schemas.Covered(w.defects, "ref") {
+		if !schemas.Covered(w.defects, schemas.Reason{Code: schemas.CodeMissing, Field: "ref"}) {
 			w.defect(schemas.CodeMissing, "ref", lenient.Value{}, "is missing.")
 		}
 		return
@@ -142,7 +139,7 @@ func (w *row) allDefects() []schemas.Reason {
 	found := w.defects
 	for _, reason := range rest {
 		// What could not be read is absent from the value, and not to be called missing as well.
-		if !schemas.Covered(w.defects, reason.Field) && len(found) < maxReasons {
+		if !schemas.Covered(w.defects, reason) && len(found) < schemas.MaxReasons {
 			found = append(found, reason)
 		}
 	}
@@ -151,7 +148,7 @@ func (w *row) allDefects() []schemas.Reason {
 
 // defect notes what is wrong with a member. The message goes on after the member's path.
 func (w *row) defect(code, field string, v lenient.Value, message string) {
-	if len(w.defects) >= maxReasons {
+	if len(w.defects) >= schemas.MaxReasons {
 		return
 	}
 	path := field
@@ -378,11 +375,11 @@ func readLines[T any](w *row, array string, member func(line *T, name string) bo
 		}
 		return nil
 	}
-	lines := []T{}
+	lines, told := []T{}, false
 	for w.r.Enter(); w.r.More(); {
 		if w.lines == maxLines {
-			if w.r.Value(); !schemas.Covered(w.defects, array) {
-				w.array = ""
+			if w.r.Value(); !told {
+				w.array, told = "", true
 				w.defect(schemas.CodeOutOfRange, array, lenient.Value{}, "has more lines than a call may have, "+strconv.Itoa(maxLines)+".")
 			}
 			continue

@@ -137,7 +137,7 @@ const columns = 6
 // item finishes a record: all of its defects are found here, because a request is taken whole or not at all.
 func (rec *record) item(original, format string) ingest.Item {
 	for _, reason := range upserts.Check(&rec.Ownership) {
-		if !rec.has(reason.Field) { // what could not be read is not to be called missing as well
+		if !schemas.Covered(rec.defects, reason) { // what could not be read is not to be called missing as well
 			rec.defects = append(rec.defects, reason)
 		}
 	}
@@ -146,15 +146,6 @@ func (rec *record) item(original, format string) ingest.Item {
 	}
 	value := rec.Ownership
 	return ingest.Item{Value: &value, Format: format}
-}
-
-func (rec *record) has(field string) bool {
-	for i := range rec.defects {
-		if rec.defects[i].Field == field {
-			return true
-		}
-	}
-	return false
 }
 
 // defect notes what is wrong with a member; the message goes on after the member's name, which depends on the format.

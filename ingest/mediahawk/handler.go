@@ -138,7 +138,7 @@ func refusal(w http.ResponseWriter, r *http.Request, err error) answer {
 
 // post serves the upload of sales.
 func (a *Adapter) post(r *http.Request) (answer, error) {
-	caller, err := a.caller(r)
+	caller, err := ingest.QueryKey(r, ingest.DoorMediahawk, a.svc.Authenticate)
 	if err != nil {
 		return answer{}, err
 	}
@@ -195,7 +195,7 @@ func (u *upload) placed(err error) error {
 
 // list serves the batches of before.
 func (a *Adapter) list(r *http.Request) (answer, error) {
-	caller, err := a.caller(r)
+	caller, err := ingest.QueryKey(r, ingest.DoorMediahawk, a.svc.Authenticate)
 	if err != nil {
 		return answer{}, err
 	}
@@ -230,7 +230,7 @@ func whole(q url.Values, name string, usual int64, wrong []defect) (int64, []def
 
 // get serves one batch.
 func (a *Adapter) get(r *http.Request) (answer, error) {
-	caller, err := a.caller(r)
+	caller, err := ingest.QueryKey(r, ingest.DoorMediahawk, a.svc.Authenticate)
 	if err != nil {
 		return answer{}, err
 	}
@@ -250,31 +250,6 @@ func (a *Adapter) get(r *http.Request) (answer, error) {
 		return answer{}, unknown
 	}
 	return answer{body: formatBatch(b)}, nil
-}
-
-// caller finds out who calls. A key in the query and one in a header must both be good, and of one tenant.
-func (a *Adapter) caller(r *http.Request) (*ingest.Caller, error) {
-	key := r.URL.Query().Get("api_key")
-	header := r.Header.Get("Authorization") + r.Header.Get("X-Api-Key")
-	if key == "" {
-		return a.svc.Authenticate(r, ingest.DoorMediahawk)
-	}
-	credential := ingest.KeyCredential(key)
-	if credential == (ingest.Credential{}) { // as if there were none
-		return nil, ingest.NewError(ingest.CodeUnauthenticated, "the API key is not valid")
-	}
-	caller, err := a.svc.Authenticate(r, ingest.DoorMediahawk, credential)
-	if err != nil || header == "" || header == "Bearer "+key { // the same key is counted once against its rate
-		return caller, err
-	}
-	other, err := a.svc.Authenticate(r, ingest.DoorMediahawk)
-	if err != nil {
-		return nil, err
-	}
-	if other.Tenant != caller.Tenant {
-		return nil, ingest.NewError(ingest.CodeUnauthenticated, "the two API keys are not of one account")
-	}
-	return caller, nil
 }
 
 // isJSON reports whether a body may be read as JSON: by its media type, or because it has none.

@@ -116,7 +116,8 @@ func (u *upload) check() {
 			s.defect("clis", "is required")
 		}
 		for _, reason := range matching.Check(&s.Sale) {
-			if !s.has(reason.Field) { // what could not be read is not to be called missing as well
+			// What could not be read is not to be called missing as well, nor is the other one of two.
+			if either := reason.Field == "mhid" && reason.Code == schemas.CodeMissing && s.has("clis"); !either && !s.has(reason.Field) {
 				s.defects = append(s.defects, describe(&reason))
 			}
 		}

@@ -80,17 +80,9 @@ func (a *API) getBatch(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// jobCaller finds out who asks for a batch: callers of every door do, with a key in any of the places that the doors have.
+// jobCaller finds out who asks for a batch. Callers of Mediahawk's door, too, are sent here, with their key in the query.
 func (a *API) jobCaller(r *http.Request) (*ingest.Caller, error) {
-	key := r.URL.Query().Get("api_key")
-	if key == "" {
-		return a.svc.Authenticate(r, ingest.DoorJobs)
-	}
-	credential := ingest.KeyCredential(key)
-	if credential == (ingest.Credential{}) { // as if there were none
-		return nil, ingest.NewError(ingest.CodeUnauthenticated, "the API key is not valid")
-	}
-	return a.svc.Authenticate(r, ingest.DoorJobs, credential)
+	return ingest.QueryKey(r, ingest.DoorJobs, a.svc.Authenticate)
 }
 
 // batch authenticates and finds the batch of the path's number.
@@ -180,6 +172,7 @@ func (p *pager[T]) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if next >= 0 {
 		q.Set("after", strconv.FormatInt(next, 10))
+		q.Del("api_key") // a secret: who follows the link adds it again
 		w.Header().Set("Link", "<"+(&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()+`>; rel="next"`)
 	}
 	if lines {

@@ -52,8 +52,8 @@ var kinds = func() (all []*Kind) {
 		if k.codec, err = plainjson.New(0, t.Schema.Text()); err != nil {
 			panic(err)
 		}
-		if k.value == nil {
-			panic(fmt.Sprintf("v1: no type for %s", t.Name))
+		if k.value == nil || k.check == nil {
+			panic(fmt.Sprintf("v1: no type, or no check, for %s", t.Name))
 		}
 		all = append(all, k)
 	}

@@ -156,11 +156,15 @@ func (l *list) add(o plainjson.Object, original []byte, format string) error {
 		return fmt.Errorf("item %d of kind %s: %w", len(l.items), l.kind.Name, err)
 	}
 	if len(defects) > 0 || l.kind.record {
-		unfit := defects // absent from the value, and not to be called missing as well
+		unfit := defects
 		for _, reason := range l.kind.check(typed) {
-			if len(defects) < maxDefects && !schemas.Covered(unfit, reason.Field) {
+			if !schemas.Covered(unfit, reason) {
 				defects = append(defects, reason)
 			}
+		}
+		if more := len(defects) - schemas.MaxReasons; more > 0 {
+			defects = defects[:schemas.MaxReasons]
+			defects[schemas.MaxReasons-1] = schemas.Reason{Code: schemas.CodeInvalid, Message: fmt.Sprintf("The item has at least %d more defects, which are not listed.", more+1)}
 		}
 	}
 	if it.Defects = defects; len(defects) == 0 {
@@ -169,9 +173,6 @@ func (l *list) add(o plainjson.Object, original []byte, format string) error {
 	}
 	return l.append(it)
 }
-
-// maxDefects is how many of an item's defects are told.
-const maxDefects = 100
 
 // maxRef is how many bytes a caller's reference may have: it travels in a header of the item's record.
 const maxRef = 1000

@@ -18,9 +18,6 @@ import (
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
-// maxReasons bounds the defects that are collected of one record; more are counted.
-const maxReasons = 100
-
 // Append appends an object's record in the Confluent wire format. It goes on after a defect, so that all of a record's are known at once; where
 // there are any, the record has null or an empty value in their places, so that the rest can be checked. An error is our fault: everything can be
 // encoded.
@@ -35,7 +32,7 @@ func (c *Codec) native(o Object) (any, []schemas.Reason) {
 	p := converter{}
 	v := p.value(c.root, o)
 	if p.more > 0 {
-		p.reasons[maxReasons-1] = schemas.Reason{Code: schemas.CodeInvalid, Message: fmt.Sprintf("The item has %d more defects, which are not listed.", p.more+1)}
+		p.reasons[schemas.MaxReasons-1] = schemas.Reason{Code: schemas.CodeInvalid, Message: fmt.Sprintf("The item has %d more defects, which are not listed.", p.more+1)}
 	}
 	return v, p.reasons
 }
@@ -49,7 +46,7 @@ func (c *Codec) encode(dst []byte, native any) ([]byte, error) {
 type converter struct {
 	path    []step // of the value that is looked at
 	reasons []schemas.Reason
-	more    int // beyond maxReasons
+	more    int // beyond schemas.MaxReasons
 }
 
 // step leads to a member by its name, or to an element by its index.
@@ -82,7 +79,7 @@ type unfit struct{}
 
 // fail notes a defect of the value v; the rule completes a sentence that begins with the path.
 func (p *converter) fail(code string, v any, format string, args ...any) any {
-	if len(p.reasons) == maxReasons {
+	if len(p.reasons) == schemas.MaxReasons {
 		p.more++
 		return unfit{}
 	}
@@ -238,7 +235,7 @@ func (p *converter) record(t *node, v any) any {
 	for _, m := range o {
 		p.in(m.Name, 0)
 		switch f := t.field(m.Name); {
-		case f == nil && len(p.reasons) == maxReasons: // what was meant is not looked for without end
+		case f == nil && len(p.reasons) == schemas.MaxReasons: // what was meant is not looked for without end
 			p.more++
 		case f == nil:
 			p.fail(schemas.CodeInvalid, m.Value, "is not a field of %s; %s", t.shortName(), t.nearest(m.Name))

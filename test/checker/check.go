@@ -326,6 +326,13 @@ func (w *World) checkReferrals(p *problems) {
 func (w *World) checkSales(p *problems) {
 	p.begin("sales as the model")
 	bySource := w.outcomesOf(schemas.KindSales)
+	alone := map[string]int64{} // versions of the first attempts of sales without ids, which their replays keep
+	for i := range w.Items {
+		it := &w.Items[i]
+		if o := bySource[it.Position]; it.Sale != nil && it.First == nil && (it.Sale.ID == nil || *it.Sale.ID == "") && o != nil && (o.Sale != nil || o.Unmatched != nil) {
+			alone[it.ID] = schemas.Version(0, it.Offset)
+		}
+	}
 	model, attempts, firsts := map[string]SaleNow{}, map[string]int32{}, map[string]int64{}
 	for i := range w.Items { // by partition and offset: replays may come before first attempts, of sales without ids
 		it := &w.Items[i]
@@ -360,6 +367,9 @@ func (w *World) checkSales(p *problems) {
 			p.add("the sale at %s is %q of version %d, the outcome at %s says %q of version %d", it.Position, key, now.Version, o.Position, gotKey, gotVersion)
 		}
 		key = it.Tenant + "\x00" + key
+		if first, ok := alone[it.ID]; ok && it.First != nil && gotVersion != first {
+			p.add("the sale at %s has no id, and version %d at its first attempt; the outcome at %s says version %d", it.Position, first, o.Position, gotVersion)
+		}
 		if it.First == nil {
 			if before, ok := firsts[key]; ok && now.Version <= before {
 				p.add("%q: version %d at %s comes after version %d", key, now.Version, it.Position, before)

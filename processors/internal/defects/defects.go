@@ -17,8 +17,6 @@ import (
 
 // Limits of what is kept.
 const (
-	// MaxReasons bounds the reasons of one item: 200,000 bad lines fit in a 1 MiB item, but their reasons would not fit in its outcome.
-	MaxReasons = 100
 	// MaxKeyText is the longest text, in characters, that names something: a user, a SKU, an identifier.
 	MaxKeyText = 1000
 	// maxQuoted is how many characters of a value a message shows.
@@ -39,7 +37,7 @@ func pow10(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(
 // List collects the reasons of one item. The zero value is ready and allocates nothing until there is a defect.
 type List struct {
 	reasons []schemas.Reason
-	more    int    // found beyond MaxReasons
+	more    int    // found beyond schemas.MaxReasons
 	array   string // the line that is being looked at: array[index]; empty outside lines
 	index   int
 }
@@ -63,9 +61,9 @@ func (l *List) Path(field string) string {
 }
 
 // Add notes a defect. The message is what follows the field's path: "is missing." for "unit is missing.". value is the offending value as
-// sent, nil where it is unknown or long. Beyond [MaxReasons] defects are only counted.
+// sent, nil where it is unknown or long. Beyond [schemas.MaxReasons] defects are only counted.
 func (l *List) Add(code, field string, value *string, message string) {
-	if len(l.reasons) >= MaxReasons {
+	if len(l.reasons) >= schemas.MaxReasons {
 		l.more++
 		return
 	}
@@ -78,7 +76,7 @@ func (l *List) Reasons() []schemas.Reason {
 	if l.more == 0 {
 		return l.reasons
 	}
-	last := &l.reasons[MaxReasons-1]
+	last := &l.reasons[schemas.MaxReasons-1]
 	*last = schemas.Reason{Code: last.Code, Message: fmt.Sprintf("The item has %d more defects, which are not listed.", l.more+1)}
 	return l.reasons
 }

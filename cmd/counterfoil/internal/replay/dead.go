@@ -125,7 +125,7 @@ func (r *replayer) letter(ctx context.Context, d *clickhouse.DeadRecord) (*candi
 	}
 	env.Attempt, env.Origin = env.Attempt+1, nil
 	c.rec = &kgo.Record{Topic: l.Topic, Value: *l.Value}
-	return c, r.place(ctx, c, &env, lay{partition: l.Partition, offset: offset})
+	return c, r.place(ctx, c, &env, origin{partition: l.Partition, offset: offset})
 }
 
 // stored prepares the record of a reference or fact topic to be put back, where it can be read now and its key is that of its value.

@@ -29,8 +29,8 @@
 //     each other;
 //   - a record of a reference or fact topic is put back only where its table has no later one of its own id.
 //
-// The place of an item that never lay in the partition of its key (a dead letter, a defective item, and those of other partitioners) is where it
-// would have been by its time of acceptance.
+// The place of an item that was never judged in the partition of its key (a dead letter, an item whose defects are none any more, and those of other
+// partitioners) is where it would have been by its time of acceptance. A sale without an id has none but its own attempts beside it: it keeps its offset.
 //
 // # What cannot be replayed
 //
@@ -301,23 +301,23 @@ func (r *replayer) candidate(ctx context.Context, o *clickhouse.OpenOutcome) (*c
 		env.Reply = o.Reply
 	}
 	c.rec = &kgo.Record{Topic: o.Kind, Value: o.Original}
-	lay := lay{partition: -1, offset: o.FirstOffset}
+	was := origin{partition: -1, offset: o.FirstOffset}
 	if o.FirstAttempt == 1 {
-		lay.partition, lay.judged = o.FirstPartition, true
+		was.partition, was.judged = o.FirstPartition, true
 	}
-	return c, r.place(ctx, c, &env, lay)
+	return c, r.place(ctx, c, &env, was)
 }
 
-// lay is where an item lay at its first attempt.
-type lay struct {
+// origin is where an item lay at its first attempt.
+type origin struct {
 	partition int32 // -1: nobody knows
 	offset    int64
 	judged    bool // there, and so its outcome has that place
 }
 
-// place gives a replay its key, partition and place: where its first attempt was among the items of its key. An item without a key has only its
-// own attempts beside it, and keeps its offset wherever it is judged.
-func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelope, was lay) error {
+// place gives a replay its key, partition and place: where its first attempt was among the items of its key. An item without a key, or
+// with defects still, has only its own attempts beside it, and keeps its offset wherever it is judged.
+func (r *replayer) place(ctx context.Context, c *candidate, env *schemas.Envelope, was origin) error {
 	rehearsal, err := r.rehearsal(ctx, c.rec.Topic)
 	if err != nil {
 		return err

@@ -293,6 +293,11 @@ func (c *child) readReports(from *os.File) {
 			return // the child closed its end, or is gone
 		}
 		select {
+		case c.reports <- r: // why it ended, perhaps, by a child that has
+			continue
+		default:
+		}
+		select {
 		case c.reports <- r:
 		case <-c.ended: // nobody reads any more
 			return

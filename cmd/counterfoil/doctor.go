@@ -761,6 +761,10 @@ func (d *doctor) checkTransactions(ctx context.Context) (string, []problem, erro
 		// Its coordinator does not know that it is open, does not get its markers written, or has let its time pass.
 		if t.State != "Ongoing" || t.Seconds > t.TimeoutSeconds+lateAfter.Seconds() {
 			p.Do = "kafka-transactions.sh abort --topic TOPIC --partition PARTITION --start-offset OFFSET, for each place above"
+			if t.State == "CompleteCommit" {
+				p.Do = "do not abort it: Kafka decided to commit it and has lost markers (killed between the two), so that an abort would undo a part of what is committed elsewhere. " +
+					"Each place above needs a COMMIT marker, which Kafka's protocol writes (WriteTxnMarkers); where __transaction_state says PrepareAbort at that epoch, an abort is right"
+			}
 		}
 		problems = append(problems, p)
 	}

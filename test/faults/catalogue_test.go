@@ -400,7 +400,7 @@ func (r *run) committed() (all []string) {
 // replay puts what was left unprocessed lately through again, and is perhaps killed meanwhile. It may give up beside another fault, but not leave
 // its work half done.
 func (r *run) replay(dice *rand.Rand) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
 	defer cancel()
 	if dice.IntN(2) == 0 {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(dice.Int64N(int64(8*time.Second))))
@@ -468,10 +468,11 @@ func someTables(dice *rand.Rand) []string {
 	return all[:1+dice.IntN(3)]
 }
 
-// named are the faults of a deck whose names have a part, all for "", and of these only those whose needs are met.
+// named are the faults of a deck whose names have a part, all for "", or do not have it, for "!part", and of these only those whose needs are met.
 func named(deck []fault, part string, have need) (all []fault) {
+	part, without := strings.CutPrefix(part, "!")
 	for _, f := range deck {
-		if f.needs&^have == 0 && strings.Contains(f.name, part) {
+		if f.needs&^have == 0 && strings.Contains(f.name, part) != without {
 			all = append(all, f)
 		}
 	}

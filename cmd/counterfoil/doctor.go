@@ -761,9 +761,9 @@ func (d *doctor) checkTransactions(ctx context.Context) (string, []problem, erro
 		// Its coordinator does not know that it is open, does not get its markers written, or has let its time pass.
 		if t.State != "Ongoing" || t.Seconds > t.TimeoutSeconds+lateAfter.Seconds() {
 			p.Do = "kafka-transactions.sh abort --topic TOPIC --partition PARTITION --start-offset OFFSET, for each place above"
-			if t.State == "CompleteCommit" {
-				p.Do = "do not abort it: Kafka decided to commit it and has lost markers (killed between the two), so that an abort would undo a part of what is committed elsewhere. " +
-					"Each place above needs a COMMIT marker, which Kafka's protocol writes (WriteTxnMarkers); where __transaction_state says PrepareAbort at that epoch, an abort is right"
+			if t.ID != "" { // Its state may be that of a later transaction: Kafka, killed between the decision on this one and its markers, may have lost them.
+				p.Do = "find out what Kafka decided: __transaction_state has, for the producer at its epoch here or the one after, PrepareAbort (then kafka-transactions.sh abort is right, " +
+					"for each place above) or PrepareCommit (then an abort would undo a part of what is committed elsewhere: each place needs a COMMIT marker, which Kafka's protocol writes by WriteTxnMarkers)"
 			}
 		}
 		problems = append(problems, p)

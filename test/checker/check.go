@@ -9,6 +9,7 @@ import (
 
 	"github.com/counterfoil/counterfoil/processors/matching"
 	"github.com/counterfoil/counterfoil/schemas"
+	"github.com/counterfoil/counterfoil/test/harness"
 )
 
 // problems collects sentences; of each check only the first ones are kept.
@@ -32,8 +33,8 @@ func (p *problems) add(format string, args ...any) {
 	}
 }
 
-// Check returns every promise that was broken.
-func (w *World) Check() []string {
+// Check returns every promise that was broken to those who sent all this.
+func (w *World) Check(sent []Sent) []string {
 	p := &problems{}
 	w.checkOutcomes(p)
 	w.checkAttempts(p)
@@ -43,12 +44,13 @@ func (w *World) Check() []string {
 	w.checkOwnership(p)
 	w.checkReferrals(p)
 	w.checkSales(p)
-	w.checkMatches(p)
+	w.checkMatches(p, sent)
 	w.checkTransactions(p)
 	w.checkRecords(p)
 	w.checkFacts(p)
 	w.checkRequests(p)
 	w.checkTables(p)
+	w.checkSent(p, sent)
 	return p.all
 }
 
@@ -414,11 +416,14 @@ func compare[T comparable](p *problems, model, shown map[string]T) {
 
 // checkMatches: a sale is matched where a call of its window was in Kafka before the sale was, and to no worse a call. Calls of which two
 // versions differ in what sales are matched by, or that were deleted, prove nothing and are left out, and so are sales that were matched to
-// one of them. A call that came in the same millisecond as the sale, or after it, may have been seen and need not have been.
-func (w *World) checkMatches(p *problems) {
+// one of them. A call that came in the same millisecond as the sale, or after it, may have been seen and need not have been. Where the time of a
+// call is its producer's, it may have come long after: then it was there for certain when its sender was told so.
+func (w *World) checkMatches(p *problems, sent []Sent) {
 	p.begin("sales matched")
+	came := w.arrivals(sent)
 	type tracked struct {
 		*schemas.Call
+		at      Position
 		tenant  string
 		number  string
 		came    time.Time
@@ -438,15 +443,15 @@ func (w *World) checkMatches(p *problems) {
 		case r.Call == nil:
 			c.changed = true
 		case c == nil:
-			c = &tracked{Call: r.Call, tenant: r.Tenant, came: r.Appended}
+			c = &tracked{Call: r.Call, at: r.Position, tenant: r.Tenant, came: came(r)}
 			if r.Call.CallerNumber != nil {
 				c.number = schemas.PhoneKey(*r.Call.CallerNumber)
 			}
 			calls[key] = c
 		default:
 			c.changed = c.changed || !c.StartedAt.Equal(r.Call.StartedAt) || text(c.MHID) != text(r.Call.MHID) || text(c.CallerNumber) != text(r.Call.CallerNumber)
-			if r.Appended.Before(c.came) {
-				c.came = r.Appended
+			if at := came(r); at.Before(c.came) {
+				c.came, c.at = at, r.Position
 			}
 		}
 	}
@@ -489,7 +494,9 @@ func (w *World) checkMatches(p *problems) {
 		}
 		if o.Sale == nil {
 			if mhid != nil || number != nil {
-				p.add("the sale at %s has a call in its window that was there before it, and is unmatched at %s", it.Position, o.Position)
+				c := cmp.Or(mhid, number)
+				p.add("the sale at %s of %s has a call in its window that was there before it, %s at %s since %s, and is unmatched at %s",
+					it.Position, it.Appended.Format(time.RFC3339Nano), c.ID, c.at, c.came.Format(time.RFC3339Nano), o.Position)
 			}
 			continue
 		}
@@ -508,6 +515,42 @@ func (w *World) checkMatches(p *problems) {
 			p.add("the sale at %s was matched to the call %q, while a better one was there before it", it.Position, o.Sale.CallID)
 		}
 	}
+}
+
+// arrivals tells of a record of a fact topic when it was there for certain; of one of which nobody knows, that it was long after everything else.
+func (w *World) arrivals(sent []Sent) func(*Record) time.Time {
+	told := map[string]time.Time{} // by marker
+	for _, s := range sent {
+		if s.Verdict == harness.Accepted && !s.Told.IsZero() {
+			told[s.Marker] = s.Told
+		}
+	}
+	markers := map[place]string{}
+	for i := range w.Outcomes {
+		if o := &w.Outcomes[i]; o.Reference != nil && o.Batch != nil {
+			markers[place{o.Reference.Kind, *o.Batch, o.Index}] = o.Marker
+		}
+	}
+	never := time.Unix(1<<40, 0)
+	return func(r *Record) time.Time {
+		if !r.Producers {
+			return r.Appended
+		}
+		marker := r.Marker
+		if r.Batch != "" {
+			marker = markers[place{r.Topic, r.Batch, r.Index}]
+		}
+		if at, ok := told[marker]; ok {
+			return at
+		}
+		return never
+	}
+}
+
+// place is where in a batch a record came.
+type place struct {
+	topic, batch string
+	index        int32
 }
 
 // checkTransactions: of the transactions with one natural key transactions_current shows the one that was accepted last, and all that have no
@@ -557,10 +600,6 @@ func (w *World) checkTransactions(p *problems) {
 // latter have no more than their last record of an id, since they are compacted.
 func (w *World) checkRecords(p *problems) {
 	p.begin("records of the API")
-	type place struct {
-		topic, batch string
-		index        int32
-	}
 	outcomes := map[place]*Outcome{}
 	for i := range w.Outcomes {
 		o := &w.Outcomes[i]

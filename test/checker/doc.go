@@ -2,8 +2,8 @@
 // nothing doubled, every decision was made once and in order, and ClickHouse holds exactly what was committed.
 //
 // [Read] collects a [World]: the committed records of all topics, the rows of the log tables and those of the views of what holds now.
-// [World.Check] needs nothing else; [World.CheckSent] compares with what the callers of a run were told. Both return problems as sentences;
-// none means that every promise held.
+// [World.Check] compares it with itself and with what the callers of a run were told, and returns problems as sentences; none means that every
+// promise held.
 //
 // The checks know nothing of how the engine or the sink work. They decide ownership by a model of their own (model.go), what an idempotency
 // key, a sale's id or a fact's id stands for by going through the topic in order, and which call a sale must have by what lay on Kafka before it.

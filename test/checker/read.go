@@ -105,6 +105,7 @@ type Record struct {
 	Index         int32
 	Marker        string // of a bare record
 	Appended      time.Time
+	Producers     bool          // Appended is the producer's time: kfake keeps it, where Apache Kafka puts its own, as the topics ask for
 	Text          string        // see factText; empty for a deletion, and of references
 	Call          *schemas.Call // of calls
 }
@@ -331,6 +332,9 @@ func remember[T any](ctx context.Context, d *schemas.Decoder[T], last map[string
 	return err
 }
 
+// createTime is the timestamp type of a record that has its producer's time, as kgo has it.
+const createTime = 0
+
 // stored reads a record of a fact or reference topic; one that cannot be read is none.
 func (r *reader) stored(ctx context.Context, at Position, t schemas.Topic, rec *kgo.Record) error {
 	tenant, own, err := schemas.SplitReference(rec)
@@ -338,7 +342,7 @@ func (r *reader) stored(ctx context.Context, at Position, t schemas.Topic, rec *
 		return nil //nolint:nilerr // to be a dead letter
 	}
 	env, _ := schemas.ParseEnvelope(rec.Headers) // SplitReference has read it, too
-	f := Record{Position: at, Tenant: tenant, OwnID: own, Batch: env.Batch, Index: env.Index, Appended: rec.Timestamp}
+	f := Record{Position: at, Tenant: tenant, OwnID: own, Batch: env.Batch, Index: env.Index, Appended: rec.Timestamp, Producers: rec.Attrs.TimestampType() == createTime}
 	if env.Batch == "" {
 		f.ID, f.Marker = schemas.BareItemID(at.Topic, 0, at.Partition, at.Offset), markerOf(env.Ref)
 	}

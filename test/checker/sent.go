@@ -3,6 +3,7 @@ package checker
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/counterfoil/counterfoil/test/harness"
 )
@@ -14,6 +15,7 @@ type Sent struct {
 	Marker  string
 	Items   int
 	Verdict harness.Verdict
+	Told    time.Time // when the caller learned the verdict, or later
 }
 
 // Mark is the reference of the n-th item of what has that marker.
@@ -31,10 +33,9 @@ func markerOf(ref *string) string {
 	return marker
 }
 
-// CheckSent compares with what callers were told: what was accepted is there whole, once; what was refused is not there; where the caller has no
+// checkSent compares with what callers were told: what was accepted is there whole, once; what was refused is not there; where the caller has no
 // answer it is there whole, once, or not at all. What is there and nobody sent is a problem too, where it bears a marker.
-func (w *World) CheckSent(all []Sent) []string {
-	p := &problems{}
+func (w *World) checkSent(p *problems, all []Sent) {
 	p.begin("as the callers were told")
 	type found struct {
 		batches map[string]bool
@@ -86,5 +87,4 @@ func (w *World) CheckSent(all []Sent) []string {
 	for marker, f := range byMarker {
 		p.add("nobody sent %s: %d items", marker, len(f.items))
 	}
-	return p.all
 }

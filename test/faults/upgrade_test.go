@@ -251,7 +251,7 @@ func startUpstream(t *testing.T, r *run) *upstream {
 			call, done := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 			err := client.ProduceSync(call, &kgo.Record{Topic: schemas.KindOwnership, Partition: int32(n % 4), Headers: env.Headers(nil), Value: p.value}).FirstErr()
 			done()
-			s := checker.Sent{Marker: marker, Items: 1, Verdict: harness.Accepted}
+			s := checker.Sent{Marker: marker, Items: 1, Verdict: harness.Accepted, Told: time.Now()}
 			if err != nil {
 				s.Verdict = harness.Unknown
 			}

@@ -180,6 +180,7 @@ func (l *Load) Summary() string {
 func (l *Load) note(s checker.Sent, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.Told = time.Now()
 	l.sent = append(l.sent, s)
 	if s.Verdict == harness.Accepted {
 		l.items += s.Items

@@ -1,28 +1,33 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/adopt"
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/transactions"
+	"github.com/counterfoil/counterfoil/schemas"
 )
 
 func adoptCommand() *command {
 	var opts adopt.Options
-	var yes, asJSON bool
+	var yes, asJSON, ends bool
 	return &command{
 		name:    "adopt",
-		args:    "[--offsets] [--yes] [--json]",
-		summary: "go on with topics that were created anew, a ClickHouse that was emptied, or lost offsets",
+		args:    "[--offsets | --transactions] [--yes] [--json]",
+		summary: "go on with topics that were created anew, an emptied ClickHouse, lost offsets, or transactions that nobody ends",
 		help: `Every role, and migrate, refuses to run where Kafka and ClickHouse do not belong together: it would take records for others, judge items twice,
 or leave some out. This command says what is amiss and what going on from there means, and changes nothing. With --yes it does it.
 
@@ -31,6 +36,9 @@ or leave some out. This command says what is amiss and what going on from there 
   ClickHouse lost its data              Its tables are filled again from the start of each log. What is no longer in Kafka is lost.
   committed offsets are gone            With --offsets each group goes on behind the last record that it has handled, which the outcomes in ClickHouse and in
                                         Kafka show. The sink begins at the start of the logs: its tables know what they have, and take nothing twice.
+  transactions that nobody ends         A broker that was killed may forget to write down in some partitions that a transaction was committed: their readers
+                                        then wait for good. With --transactions each is ended as Kafka had decided, which its topic __transaction_state
+                                        shows: to read that topic, and to alter the cluster, must be allowed. Do this before anything else.
 
 Stop every role before, ingest as well. If a backup is to be brought back, do that first: what was taken over is not given back.
 Afterwards audit proves what was accepted from then on (--since), and the rest as far as both sides still have it.
@@ -44,15 +52,20 @@ Examples:
   counterfoil adopt                      what is amiss, and what taking it over means
   counterfoil adopt --yes                take re-created topics over, or fill ClickHouse again
   counterfoil adopt --offsets --yes      set lost offsets as well
+  counterfoil adopt --transactions       which transactions nobody ends, and what Kafka decided on them
   counterfoil adopt --offsets --json | jq '.offsets[].partitions[] | select(.skipped > 0)'`,
 		flags: func(f *flag.FlagSet) {
 			f.BoolVar(&opts.Offsets, "offsets", false, "take over groups whose committed offsets are gone, too")
+			f.BoolVar(&ends, "transactions", false, "end the transactions that Kafka has left behind, and nothing else")
 			f.BoolVar(&yes, "yes", false, "do it, not only say it")
 			f.BoolVar(&asJSON, "json", false, "print one JSON object")
 		},
 		run: func(ctx context.Context, app *app, args []string) error {
-			if len(args) > 0 {
+			switch {
+			case len(args) > 0:
 				return badUsage("adopt takes flags only, not %q", args[0])
+			case ends && opts.Offsets:
+				return badUsage("--transactions comes first, and alone: what groups have handled can be read only when nothing is open any more")
 			}
 			cfg, err := loadConfig(app.environ)
 			if err != nil {
@@ -66,6 +79,9 @@ Examples:
 			steps := app.stdout
 			if asJSON {
 				steps = io.Discard
+			}
+			if ends {
+				return in.endTransactions(ctx, yes, asJSON, app.stdout, app.stderr)
 			}
 			plan, problem := in.adopt(ctx, opts, yes, steps, app.stderr)
 			if plan == nil {
@@ -117,7 +133,7 @@ func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool,
 			return plan, err
 		}
 		// Roles that were stopped a moment ago may still be members.
-		if err := adopt.Await(ctx, deps, plan.Members, max(in.cfg.Process.SessionTimeout, in.cfg.Sink.Session)+2*time.Second); err != nil {
+		if _, err := adopt.Await(ctx, deps, plan.Members, in.forgotten()); err != nil {
 			return nil, err
 		}
 		return adopt.Find(ctx, deps, opts)
@@ -235,4 +251,108 @@ func orNone(n *int64) string {
 		return "-"
 	}
 	return fmt.Sprint(*n)
+}
+
+// endings are the transactions that Kafka has left behind.
+type endings struct {
+	Transactions []transactions.Open `json:"transactions"`
+	Members      []string            `json:"members"` // groups that have members: nothing is ended beside them
+	Done         bool                `json:"done"`    // all are ended
+}
+
+// endTransactions says which transactions Kafka has left behind, and ends them where yes says so, with no role at work: a producer that goes on
+// would begin its next transaction where it has one open.
+func (in *installation) endTransactions(ctx context.Context, yes, asJSON bool, out, progress io.Writer) error {
+	found, err := in.leftBehind(ctx, yes, progress)
+	if err != nil {
+		return err
+	}
+	steps := out
+	if asJSON {
+		steps = io.Discard
+	}
+	if err := printEndings(steps, found); err != nil {
+		return err
+	}
+	undecided := slices.ContainsFunc(found.Transactions, func(t transactions.Open) bool { return t.Decided == "" })
+	var problem error
+	switch {
+	case len(found.Transactions) == 0:
+	case yes && len(found.Members) > 0:
+		problem = fmt.Errorf("nothing was changed: groups have members (%s): stop every role, ingest as well, and try again", strings.Join(found.Members, ", "))
+	case yes:
+		if problem = transactions.End(ctx, in.adm, found.Transactions); problem == nil && undecided {
+			problem = errors.New("those of which nobody knows what was decided stay open")
+		}
+		found.Done = problem == nil
+	default:
+		fmt.Fprintln(steps, "Nothing was changed: --yes writes the markers that are missing.")
+	}
+	if found.Done {
+		fmt.Fprintln(steps, "They are ended. counterfoil adopt says whether anything else is amiss.")
+	}
+	if asJSON {
+		err = json.NewEncoder(out).Encode(found)
+	}
+	return errors.Join(problem, err)
+}
+
+// leftBehind finds the transactions that Kafka has left behind, and what it decided on them; for one who will end them, also the groups that still
+// have members, of which Kafka may forget some in a moment.
+func (in *installation) leftBehind(ctx context.Context, toEnd bool, progress io.Writer) (*endings, error) {
+	deps, err := in.adoptDeps()
+	if err != nil {
+		return nil, err
+	}
+	say, end := showDoing(progress)
+	defer end()
+	deps.Progress = say
+	found := &endings{Members: []string{}}
+	if toEnd {
+		all := slices.Sorted(maps.Keys(groups()))
+		if found.Members, err = adopt.Await(ctx, deps, all, in.forgotten()); err != nil {
+			return nil, err
+		}
+	}
+	say("asking who holds topics back")
+	if found.Transactions, err = transactions.Find(ctx, in.adm, schemas.TopicNames(), time.Now()); err != nil {
+		return nil, err
+	}
+	found.Transactions = slices.DeleteFunc(found.Transactions, func(t transactions.Open) bool { return !t.LeftBehind })
+	say("reading what Kafka decided")
+	found.Transactions, err = transactions.Decide(ctx, in.adm, deps.Read, found.Transactions)
+	return found, err
+}
+
+// forgotten is how long after its end a member is one still, at most.
+func (in *installation) forgotten() time.Duration {
+	return max(in.cfg.Process.SessionTimeout, in.cfg.Sink.Session) + 2*time.Second
+}
+
+// printEndings says in words what was found and what it means.
+func printEndings(out io.Writer, found *endings) error {
+	if len(found.Transactions) == 0 {
+		_, err := fmt.Fprintln(out, "Kafka has left no transaction behind.")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "TRANSACTION\tPRODUCER\tEPOCH\tSECONDS\tKAFKA DECIDED\tOPEN IN\n")
+	undecided := 0
+	for _, t := range found.Transactions {
+		decided := cmp.Or(t.Decided, "?")
+		if t.Decided == "" {
+			undecided++
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%s\t%s\n", cmp.Or(t.ID, "-"), t.ProducerID, t.ProducerEpoch, t.Seconds, decided, firstFew(t.Partitions))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\nNo coordinator is at work on these: what lies behind their first records is not read until they end. Where Kafka decided, other partitions have\n"+
+		"the marker, and what was decided holds there already.")
+	if undecided > 0 {
+		fmt.Fprintln(out, "Of those with a ? the decision is not, or no longer, in "+transactions.StateTopic+". Kafka's kafka-transactions.sh abort ends one; make sure before that no\n"+
+			"other partition has a COMMIT marker of its producer at that epoch or the next, because what is aborted is not read by anybody.")
+	}
+	return nil
 }

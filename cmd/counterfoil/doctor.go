@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/transactions"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
@@ -743,32 +744,30 @@ func (d *doctor) checkLag(ctx context.Context) (string, []problem, error) {
 
 // checkTransactions looks for transactions that nobody ends: readers of committed records stop before the first of them.
 func (d *doctor) checkTransactions(ctx context.Context) (string, []problem, error) {
-	s, err := d.measure(ctx)
+	open, err := transactions.Find(ctx, d.adm, schemas.TopicNames(), d.now())
 	if err != nil {
 		return "", nil, err
 	}
 	var problems []problem
-	for _, t := range s.Transactions {
+	for _, t := range open {
 		if t.Seconds <= d.cfg.Process.TransactionTimeout.Seconds() {
 			continue // in time
 		}
 		p := problem{Status: statusWarning, Breaks: []promise{promiseRunning},
-			What: fmt.Sprintf("transaction %s (producer %d, state %s) is open for %.0f s and holds back %s", orDash(t.ID), t.ProducerID, orDash(t.State), t.Seconds, firstFew(t.Partitions)),
+			What: fmt.Sprintf("transaction %s is open for %.0f s and holds back %s", t.String(), t.Seconds, firstFew(t.Partitions)),
 			Do:   fmt.Sprintf("Kafka aborts it %.0f s after it began; its producer is not one of ours if that is more than TRANSACTION_TIMEOUT: give it a shorter one", t.TimeoutSeconds)}
 		if t.Seconds > lateAfter.Seconds() {
 			p.Status = statusFailure
 		}
-		// Its coordinator does not know that it is open, does not get its markers written, or has let its time pass.
-		if t.State != "Ongoing" || t.Seconds > t.TimeoutSeconds+lateAfter.Seconds() {
-			p.Do = "kafka-transactions.sh abort --topic TOPIC --partition PARTITION --start-offset OFFSET, for each place above"
-			if t.ID != "" { // Its state may be that of a later transaction: Kafka, killed between the decision on this one and its markers, may have lost them.
-				p.Do = "find out what Kafka decided: __transaction_state has, for the producer at its epoch here or the one after, PrepareAbort (then kafka-transactions.sh abort is right, " +
-					"for each place above) or PrepareCommit (then an abort would undo a part of what is committed elsewhere: each place needs a COMMIT marker, which Kafka's protocol writes by WriteTxnMarkers)"
-			}
+		switch {
+		case t.LeftBehind:
+			p.Do = "counterfoil adopt --transactions says what Kafka decided on it, and ends it"
+		case t.Seconds > t.TimeoutSeconds+lateAfter.Seconds():
+			p.Do = "Kafka should have ended it by now: the log of the broker that coordinates it, or of those that lead the partitions, says why not"
 		}
 		problems = append(problems, p)
 	}
-	return plural(len(s.Transactions), "transaction") + " open, none for long", problems, nil
+	return plural(len(open), "transaction") + " open, none for long", problems, nil
 }
 
 // Registry

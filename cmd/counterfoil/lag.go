@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/cmd/counterfoil/internal/transactions"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -82,9 +82,9 @@ Examples:
 
 // standing is how far the groups are, and which transactions are open, at a moment.
 type standing struct {
-	At           time.Time         `json:"at"`
-	Partitions   []partitionLag    `json:"partitions"`
-	Transactions []openTransaction `json:"transactions"`
+	At           time.Time           `json:"at"`
+	Partitions   []partitionLag      `json:"partitions"`
+	Transactions []transactions.Open `json:"transactions"`
 }
 
 // partitionLag is how far a group is in a partition. Offsets are -1 where Kafka has none.
@@ -103,16 +103,6 @@ type partitionLag struct {
 	Host      string  `json:"host"`        // of the owner
 	Stuck     string  `json:"stuck"`       // why it stands still; empty: it does not, or nothing waits
 	Problem   string  `json:"problem"`     // why the lag is not known; empty: it is
-}
-
-// openTransaction is a transaction that holds back the last stable offset of one of our topics.
-type openTransaction struct {
-	ID             string   `json:"id"` // transactional id; empty: its coordinator knows none of this producer
-	ProducerID     int64    `json:"producer_id"`
-	State          string   `json:"state"`           // as its coordinator says; empty: it knows none
-	Seconds        float64  `json:"seconds"`         // since it began; without a coordinator, since its last record
-	TimeoutSeconds float64  `json:"timeout_seconds"` // after which Kafka should abort it
-	Partitions     []string `json:"partitions"`      // topic/partition@offset of its first record there
 }
 
 // measureTwice measures, and where something waits and window is not 0 again after window, so that what stands still can be told from what
@@ -174,7 +164,7 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 	if err != nil {
 		return nil, fmt.Errorf("read where the topics end: %w", err)
 	}
-	s := &standing{Partitions: []partitionLag{}, Transactions: []openTransaction{}}
+	s := &standing{Partitions: []partitionLag{}, Transactions: []transactions.Open{}}
 	for _, group := range slices.Sorted(maps.Keys(groups)) {
 		owners, err := groupOwners(ctx, adm, group)
 		if err != nil {
@@ -221,13 +211,7 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 			return nil, err
 		}
 	}
-	blocked := kadm.TopicsSet{}
-	ends.Each(func(end kadm.ListedOffset) {
-		if o, ok := stable.Lookup(end.Topic, end.Partition); ok && o.Err == nil && end.Err == nil && o.Offset < end.Offset {
-			blocked.Add(end.Topic, end.Partition)
-		}
-	})
-	if s.Transactions, err = openTransactions(ctx, adm, blocked, now()); err != nil {
+	if s.Transactions, err = transactions.List(ctx, adm, transactions.Held(stable, ends), now()); err != nil {
 		return nil, err
 	}
 	s.At = now()
@@ -324,61 +308,6 @@ func readOldest(ctx context.Context, kafka []kgo.Opt, rows []partitionLag, now f
 	return ctx.Err()
 }
 
-// openTransactions are the transactions that are open in partitions whose last stable offset lies below the end, the oldest first. The
-// partitions know the producers and the coordinators the transactional ids (KIP-664).
-func openTransactions(ctx context.Context, adm *kadm.Client, blocked kadm.TopicsSet, now time.Time) ([]openTransaction, error) {
-	open := []openTransaction{}
-	if len(blocked) == 0 {
-		return open, nil
-	}
-	producers, err := adm.DescribeProducers(ctx, blocked)
-	if err != nil {
-		return nil, fmt.Errorf("read who writes transactions: %w", err)
-	}
-	since := func(milli int64) float64 { return max(0, now.Sub(time.UnixMilli(milli)).Seconds()) }
-	byProducer := map[int64]int{}
-	for _, p := range producers.SortedProducers() {
-		if p.CurrentTxnStartOffset < 0 {
-			continue
-		}
-		i, ok := byProducer[p.ProducerID]
-		if !ok {
-			i = len(open)
-			byProducer[p.ProducerID] = i
-			open = append(open, openTransaction{ProducerID: p.ProducerID, Seconds: since(p.LastTimestamp)})
-		}
-		open[i].Seconds = min(open[i].Seconds, since(p.LastTimestamp))
-		open[i].Partitions = append(open[i].Partitions, fmt.Sprintf("%s/%d@%d", p.Topic, p.Partition, p.CurrentTxnStartOffset))
-	}
-	if len(open) == 0 {
-		return open, nil
-	}
-	listed, err := adm.ListTransactions(ctx, slices.Collect(maps.Keys(byProducer)), nil)
-	if err != nil {
-		return nil, fmt.Errorf("list transactions: %w", err)
-	}
-	ids := listed.TransactionalIDs()
-	if len(ids) > 0 {
-		described, err := adm.DescribeTransactions(ctx, ids...)
-		if err != nil {
-			return nil, fmt.Errorf("describe transactions: %w", err)
-		}
-		for _, d := range described {
-			i, ok := byProducer[d.ProducerID]
-			if !ok || d.Err != nil {
-				continue // it has another producer by now
-			}
-			t := &open[i]
-			t.ID, t.State, t.TimeoutSeconds = d.TxnID, d.State, float64(d.TimeoutMillis)/1e3
-			if d.StartTimestamp > 0 {
-				t.Seconds = since(d.StartTimestamp)
-			}
-		}
-	}
-	slices.SortStableFunc(open, func(a, b openTransaction) int { return cmp.Compare(b.Seconds, a.Seconds) })
-	return open, nil
-}
-
 // openNotable is how old an open transaction must be to be shown unasked: ours are open only while they produce.
 const openNotable = time.Second
 
@@ -387,7 +316,7 @@ func reportLag(w io.Writer, s *standing, opts lagOptions) error {
 	shown := *s
 	if !opts.all {
 		shown.Partitions = slices.DeleteFunc(slices.Clone(s.Partitions), func(p partitionLag) bool { return p.Records == 0 && p.Problem == "" })
-		shown.Transactions = slices.DeleteFunc(slices.Clone(s.Transactions), func(t openTransaction) bool { return t.Seconds < openNotable.Seconds() })
+		shown.Transactions = slices.DeleteFunc(slices.Clone(s.Transactions), func(t transactions.Open) bool { return t.Seconds < openNotable.Seconds() })
 	}
 	var err error
 	if opts.json {
@@ -444,12 +373,7 @@ func printLag(w io.Writer, s *standing) error {
 		}
 	}
 	for _, t := range s.Transactions {
-		id := t.ID
-		if id == "" {
-			id = "without a coordinator"
-		}
-		fmt.Fprintf(w, "\nOPEN TRANSACTION %s (producer %d) for %.0f s, state %s, Kafka aborts it after %.0f s: holds back %s\n", id, t.ProducerID, t.Seconds,
-			orDash(t.State), t.TimeoutSeconds, firstFew(t.Partitions))
+		fmt.Fprintf(w, "\nOPEN TRANSACTION %s for %.0f s: holds back %s\n", t.String(), t.Seconds, firstFew(t.Partitions))
 	}
 	return nil
 }
@@ -462,18 +386,15 @@ func offset(o int64) string {
 	return fmt.Sprint(o)
 }
 
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 // firstFew joins names, and says how many more there are than a line should hold.
-func firstFew(names []string) string {
+func firstFew[T any](names []T) string {
 	const few = 6
-	if len(names) <= few {
-		return strings.Join(names, ", ")
+	var shown []string
+	for _, n := range names[:min(few, len(names))] {
+		shown = append(shown, fmt.Sprint(n))
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	if len(names) <= few {
+		return strings.Join(shown, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), len(names)-few)
 }

@@ -485,17 +485,18 @@ func (f *finder) findMembers(ctx context.Context) error {
 	return nil
 }
 
-// Await waits until the groups have no members, or for so long. Kafka keeps a static member that was stopped until its session times out.
-func Await(ctx context.Context, deps Deps, groups []string, most time.Duration) error {
+// Await waits until the groups have no members, or for so long, and returns those that still have some. Kafka keeps a static member that was
+// stopped until its session times out.
+func Await(ctx context.Context, deps Deps, groups []string, most time.Duration) ([]string, error) {
 	for deadline := time.Now().Add(most); ; {
 		members, err := deps.members(ctx, groups)
 		if err != nil || len(members) == 0 || time.Now().After(deadline) {
-			return err
+			return sorted(members), err
 		}
 		deps.Progress("waiting for Kafka to forget the members of " + strings.Join(sorted(members), ", "))
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

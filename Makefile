@@ -96,7 +96,7 @@ soak: need-go tools tools-kafka
 	CAUSAL_PAIRS=10000 TEST_KAFKA=apache $(GO) test -count=1 -timeout 12h -v $(TESTFLAGS) -run Causality ./processors
 endif
 
-## prove: take away each guard of the product in turn and show that a test notices (PROVE selects by name; takes more than an hour)
+## prove: take away each guard of the product in turn and show that a test notices (PROVE selects by name; all take half an hour)
 .PHONY: prove
 PROVE ?= .
 prove: need-go tools tools-kafka

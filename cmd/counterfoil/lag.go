@@ -211,7 +211,7 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 			return nil, err
 		}
 	}
-	if s.Transactions, err = transactions.List(ctx, adm, transactions.Held(stable, ends), now()); err != nil {
+	if s.Transactions, err = transactions.Find(ctx, adm, names, now()); err != nil {
 		return nil, err
 	}
 	s.At = now()

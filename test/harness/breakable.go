@@ -153,6 +153,13 @@ func (b *Broker) Kill() {
 	}
 }
 
+// LoseMarker has an Apache Kafka that was killed forget what came last in a partition, where that is a transaction's marker, and reports whether
+// it was.
+func (b *Broker) LoseMarker(topic string, partition int32) bool {
+	b.t.Helper()
+	return b.apache.LoseMarker(b.t, topic, partition)
+}
+
 // Start starts the broker on its data, and returns when it answers.
 func (b *Broker) Start() {
 	b.t.Helper()

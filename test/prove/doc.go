@@ -1,6 +1,6 @@
 // Prove takes the guards of the product away, one after the other, and shows that a test notices each.
 //
-//	make prove                    every guard: an hour and more
+//	make prove                    every guard: half an hour on two CPUs
 //	make prove PROVE=barrier      those whose name has this pattern
 //	go run ./test/prove --help    what else there is
 //

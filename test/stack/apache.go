@@ -3,6 +3,7 @@ package stack
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -228,6 +230,39 @@ func (a *Apache) end(sig syscall.Signal) {
 		<-a.process.ended
 	}
 	a.process = nil
+}
+
+// LoseMarker takes the last batch off the log of a partition, where that is the marker of a transaction's end, as if the broker had been killed
+// before it was written and had forgotten it. It reports whether it was. The broker must have been killed.
+func (a *Apache) LoseMarker(t testing.TB, topic string, partition int32) bool {
+	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(a.dir, "logs", fmt.Sprintf("%s-%d", topic, partition), "*.log"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("the log of %s/%d: %d segments, %v", topic, partition, len(segments), err)
+	}
+	path := slices.Max(segments)
+	log, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A batch: base offset (8 bytes), length of what follows (4), leader epoch (4), magic (1), checksum (4), attributes (2), of which bit 5 says
+	// that it is a control batch. A file may have zeros behind its last one.
+	const head, attributes, control = 12, 21, 1 << 5
+	last, marker := 0, false
+	for at := 0; at+attributes+2 <= len(log); {
+		length := int(binary.BigEndian.Uint32(log[at+head-4:]))
+		if length == 0 {
+			break
+		}
+		last, marker = at, log[at+attributes+1]&control != 0
+		at += head + length
+	}
+	if marker {
+		if err := os.Truncate(path, int64(last)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return marker
 }
 
 // process is a child of the test process that does not outlive it.

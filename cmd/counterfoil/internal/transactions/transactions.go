@@ -6,13 +6,14 @@
 // The transaction is then open for good wherever no marker was written, while it is committed elsewhere, and the readers wait for good. To abort
 // it, as kafka-transactions.sh does, would undo a part of what was committed.
 //
-// So: [List] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). One that its coordinator no longer
+// So: [Find] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). One that its coordinator no longer
 // works on is left behind. [Decide] reads in __transaction_state what was decided on such a one, and [End] writes the markers that are missing.
 package transactions
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -93,29 +94,19 @@ func (p *Place) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Held are the partitions whose last stable offset lies below their end.
-func Held(stable, ends kadm.ListedOffsets) kadm.TopicsSet {
-	held := kadm.TopicsSet{}
-	ends.Each(func(end kadm.ListedOffset) {
-		if o, ok := stable.Lookup(end.Topic, end.Partition); ok && o.Err == nil && end.Err == nil && o.Offset < end.Offset {
-			held.Add(end.Topic, end.Partition)
-		}
-	})
-	return held
-}
-
-// Find lists those that hold topics back, and those of processors that hold back what their groups have committed.
+// Find lists the transactions that hold topics back, the oldest first, and those of processors that hold back what their groups have committed,
+// where the latter may be asked.
 func Find(ctx context.Context, adm *kadm.Client, topics []string, now time.Time) ([]Open, error) {
-	topics = append(slices.Clone(topics), OffsetsTopic)
-	stable, err := adm.ListCommittedOffsets(ctx, topics...)
+	held, err := heldBack(ctx, adm, topics...)
 	if err != nil {
-		return nil, fmt.Errorf("read the last stable offsets: %w", err)
+		return nil, err
 	}
-	ends, err := adm.ListEndOffsets(ctx, topics...)
-	if err != nil {
-		return nil, fmt.Errorf("read where the topics end: %w", err)
+	commits, err := heldBack(ctx, adm, OffsetsTopic)
+	if denied := new(kadm.AuthError); err != nil && !errors.As(err, &denied) {
+		return nil, err
 	}
-	open, err := List(ctx, adm, Held(stable, ends), now)
+	held.Merge(commits)
+	open, err := list(ctx, adm, held, now)
 	return slices.DeleteFunc(open, func(t Open) bool {
 		return !t.keep(func(p Place) bool {
 			return p.Topic != OffsetsTopic || strings.HasPrefix(t.ID, processors.TransactionalPrefix)
@@ -123,8 +114,27 @@ func Find(ctx context.Context, adm *kadm.Client, topics []string, now time.Time)
 	}), err
 }
 
-// List finds the transactions that are open in partitions, the oldest first.
-func List(ctx context.Context, adm *kadm.Client, held kadm.TopicsSet, now time.Time) ([]Open, error) {
+// heldBack are the partitions of topics whose last stable offset lies below their end.
+func heldBack(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.TopicsSet, error) {
+	held := kadm.TopicsSet{}
+	stable, err := adm.ListCommittedOffsets(ctx, topics...)
+	if err != nil {
+		return held, fmt.Errorf("read the last stable offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topics...)
+	if err != nil {
+		return held, fmt.Errorf("read where the topics end: %w", err)
+	}
+	ends.Each(func(end kadm.ListedOffset) {
+		if o, ok := stable.Lookup(end.Topic, end.Partition); ok && o.Err == nil && end.Err == nil && o.Offset < end.Offset {
+			held.Add(end.Topic, end.Partition)
+		}
+	})
+	return held, nil
+}
+
+// list finds the transactions that are open in partitions.
+func list(ctx context.Context, adm *kadm.Client, held kadm.TopicsSet, now time.Time) ([]Open, error) {
 	open := []Open{}
 	if len(held) == 0 {
 		return open, nil
@@ -303,7 +313,7 @@ func Decide(ctx context.Context, adm *kadm.Client, read Reader, open []Open) ([]
 					decisions[t] = map[Place]decision{}
 				}
 				for _, p := range t.Partitions {
-					if lists(&value, p) { // the last one: those before it have ended there
+					if lists(&value, p) {
 						decisions[t][p] = d
 					}
 				}
@@ -336,10 +346,14 @@ type decision struct {
 	epoch int16
 }
 
-// decides reports whether a record of the coordinators' log is a decision on a transaction of t's producer and epoch. Since KIP-890 the epoch is
-// raised with each decision.
+// decides reports whether a record of the coordinators' log is a decision on a transaction of t's producer, at its epoch or a later one. Of several
+// such that list a place the last one holds: the markers of those before it have ended what was open there.
 func decides(value *kmsg.TxnMetadataValue, t *Open) (decision, bool) {
-	if value.ProducerID != t.ProducerID || value.ProducerEpoch != t.ProducerEpoch && value.ProducerEpoch != t.ProducerEpoch+1 {
+	first := t.ProducerEpoch
+	if value.ClientTransactionVersion >= 2 {
+		first++ // KIP-890: the decision raises the epoch, and that of this epoch was on the transaction before
+	}
+	if value.ProducerID != t.ProducerID || value.ProducerEpoch < first {
 		return decision{}, false
 	}
 	switch value.State {
@@ -358,13 +372,17 @@ func lists(value *kmsg.TxnMetadataValue, p Place) bool {
 	})
 }
 
-// coordinatedIn is the partition of the coordinators' log that has a transactional id: by Java's String.hashCode.
+// coordinatedIn is the partition of the coordinators' log that has a transactional id: by the absolute value of Java's String.hashCode, of which
+// the least one has none and counts as 0.
 func coordinatedIn(id string, partitions int32) int32 {
 	var hash int32
 	for _, unit := range utf16.Encode([]rune(id)) {
 		hash = 31*hash + int32(unit)
 	}
-	return hash & 0x7fffffff % partitions
+	if hash < 0 {
+		hash = max(0, -hash)
+	}
+	return hash % partitions
 }
 
 // End writes the markers of what was decided on those that are left behind, and finds that they have ended. A producer that has gone on in one

@@ -9,7 +9,7 @@
 //	SEED=17 go test -v -run 'TestFaults$' ./test/faults     repeats a seed
 //	SEEDS=300 go test -timeout 3h -v -run 'TestFaults$' ... as many other seeds
 //	FAULTS=2 SEEDS=300 go test ...                          with so many faults each
-//	FAULT=ClickHouse SEEDS=10 go test ...                   only faults whose names have that part; '!Kafka': all but these
+//	FAULT=ClickHouse SEEDS=10 go test ...                   only faults whose names have that part; '!kill Kafka': all but that
 //	SOAK=1 SOAK_FOR=30m go test -run TestSoak ...           for so long
 //	SOAK=1 FAULTS=200 ITEMS=1000000 go test -run TestSoak   until so much has happened
 //	TEST_KAFKA=apache SEED=17 go test ...                   on Apache Kafka
@@ -42,9 +42,12 @@
 //	the registry is down when a copy starts    a copy is killed and started meanwhile
 //
 // Apache Kafka 4.3.1 that is killed with -9 between a transaction's decision and its markers can lose the markers for good: after the restart the
-// coordinator writes CompleteCommit under its former leader epoch, as it seems before the broker knows of the partitions, and these keep a transaction that nobody
-// ends. Whoever has to read them then (a take-over reads its state) waits. "kill Kafka" does about it what an operator would, who is told by
-// counterfoil lag and doctor: counterfoil adopt --transactions. markers_test.go takes markers out of the log, to show that it helps.
+// coordinator writes CompleteCommit under its former leader epoch, as it seems before the broker knows of the partitions, and these keep a transaction
+// that nobody ends. Whoever has to read them then (a take-over reads its state) waits, and "kill Kafka" does about it what an operator would, who is told
+// by counterfoil lag and doctor: counterfoil adopt --transactions (markers_test.go takes markers out of the log, to show that it helps). But where its
+// producer has gone on in such a partition meanwhile, the marker of its next transaction ends both, and an abort undoes a part of what was committed:
+// Kafka breaks its promise then, and the checker says that ours is broken. A run that fails after "KAFKA FORGOT" is such a one. It has been seen once in
+// some dozens of kills, with one broker that is its own controller; CI leaves the fault out on Apache Kafka.
 //
 // What cannot be done to a server of its own is done elsewhere: ClickHouse's clock is set an hour ahead and back in sinks/clickhouse
 // (TestClockIsSteppedByAnHour, the engine's own comparisons included) and in test/simulation; topics are created anew in cmd/counterfoil (adopt).

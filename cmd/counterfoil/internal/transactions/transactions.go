@@ -157,7 +157,7 @@ func list(ctx context.Context, adm *kadm.Client, held kadm.TopicsSet, now time.T
 		open[i].Seconds = min(open[i].Seconds, since(p.LastTimestamp))
 		open[i].Partitions = append(open[i].Partitions, Place{p.Topic, p.Partition, p.CurrentTxnStartOffset, max(0, p.CoordinatorEpoch)})
 	}
-	if err := askCoordinators(ctx, adm, open, slices.Sorted(maps.Keys(ids)), since); err != nil {
+	if open, err = askCoordinators(ctx, adm, open, slices.Sorted(maps.Keys(ids)), since); err != nil {
 		return nil, err
 	}
 	if open, err = stillOpen(ctx, adm, open); err != nil {
@@ -182,40 +182,48 @@ func producers(ctx context.Context, adm *kadm.Client, in kadm.TopicsSet) ([]kadm
 	return slices.DeleteFunc(described.SortedProducers(), func(p kadm.DescribedProducer) bool { return p.CurrentTxnStartOffset < 0 }), nil
 }
 
-// askCoordinators fills in what coordinators know.
-func askCoordinators(ctx context.Context, adm *kadm.Client, open []Open, ids []int64, since func(int64) float64) error {
+// askCoordinators fills in what coordinators know. Where one is at work on some of a transaction's places, the others are another one's, which it
+// has left behind.
+func askCoordinators(ctx context.Context, adm *kadm.Client, open []Open, ids []int64, since func(int64) float64) ([]Open, error) {
 	listed, err := adm.ListTransactions(ctx, ids, nil)
 	if err != nil {
-		return fmt.Errorf("list transactions: %w", err)
+		return nil, fmt.Errorf("list transactions: %w", err)
 	}
 	names := listed.TransactionalIDs()
 	if len(names) == 0 {
-		return nil
+		return open, nil
 	}
 	described, err := adm.DescribeTransactions(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("describe transactions: %w", err)
+		return nil, fmt.Errorf("describe transactions: %w", err)
 	}
-	for _, d := range described.Sorted() {
-		if d.Err != nil { // nothing is known of it now
-			d.ProducerID, d.State = listed[d.TxnID].ProducerID, ""
-		}
-		for i := range open {
-			t := &open[i]
+	var parted []Open
+	for _, t := range open {
+		for _, d := range described.Sorted() {
+			if d.Err != nil { // nothing is known of it now
+				d.ProducerID, d.State = listed[d.TxnID].ProducerID, ""
+			}
 			if t.ProducerID != d.ProducerID {
-				continue // the id has another producer by now
+				continue // or the id has another producer by now
 			}
-			t.LeftBehind = t.LeftBehind && d.Err == nil
 			t.ID, t.State, t.TimeoutSeconds = d.TxnID, d.State, float64(d.TimeoutMillis)/1e3
-			if slices.ContainsFunc(t.Partitions, func(p Place) bool { return d.Topics.Lookup(p.Topic, p.Partition) }) {
-				t.LeftBehind = false
-				if d.StartTimestamp > 0 {
-					t.Seconds = since(d.StartTimestamp)
-				}
+			current := t
+			current.Partitions = slices.Clone(t.Partitions)
+			if !current.keep(func(p Place) bool { return d.Err != nil || d.Topics.Lookup(p.Topic, p.Partition) }) {
+				break
 			}
+			if current.LeftBehind = false; d.StartTimestamp > 0 {
+				current.Seconds = since(d.StartTimestamp)
+			}
+			parted = append(parted, current)
+			t.keep(func(p Place) bool { return d.Err == nil && !d.Topics.Lookup(p.Topic, p.Partition) })
+			break
+		}
+		if len(t.Partitions) > 0 {
+			parted = append(parted, t)
 		}
 	}
-	return nil
+	return parted, nil
 }
 
 // stillOpen drops what has ended between the partitions' answer and the coordinators': what these do not know of, and is there afterwards, they

@@ -294,7 +294,7 @@ func TestFindCallsOfNothing(t *testing.T) {
 
 // A round of 10,000 sales among BENCH_CALLS calls (default 1,000,000) of a tenth as many numbers and a third as many MHIDs: how long finding
 // their calls takes, and what ClickHouse's processors had to do for each sale. The calls come in inserts of half a million, or a twentieth of all, into
-// the tables by key, and are merged as they are when they are a day old; today's are four inserts of a quarter of that. The first rounds are not
+// the tables by key, and are merged as they are when they are a day old; today's, as many as one insert at most, come in four. The first rounds are not
 // counted: they read the index into memory.
 func BenchmarkFindCalls(b *testing.B) {
 	calls := 1_000_000
@@ -321,8 +321,10 @@ SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, fr
 			conn.cfg.Database, conn.cfg.Database).Scan(&merges, &parts))
 		return merges, parts
 	}
-	for from := 0; from < calls; from += block {
-		insert(from, min(block, calls-from))
+	today := min(block, calls/4)
+	old := calls - today
+	for from := 0; from < old; from += block {
+		insert(from, min(block, old-from))
 	}
 	aged := func(seconds int) {
 		for _, table := range callTables {
@@ -330,14 +332,18 @@ SETTINGS max_insert_threads = 1`, conn.table(t.table), t.key, numbers, mhids, fr
 		}
 	}
 	aged(1)
-	for end := time.Now().Add(15 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
-		if merges, parts := count(); merges == 0 && parts <= uint64(len(callTables)) {
+	for end := time.Now().Add(30 * time.Minute); ; time.Sleep(time.Second) {
+		merges, parts := count()
+		if merges == 0 && parts <= uint64(len(callTables)) {
 			break
+		}
+		if time.Now().After(end) {
+			b.Fatalf("old parts were not merged in time: %d parts, %d merges", parts, merges)
 		}
 	}
 	aged(86400)
 	for n := range 4 {
-		insert(calls+n*block/4, block/4)
+		insert(old+n*today/4, today/4)
 	}
 	_, parts := count()
 	rng := rand.New(rand.NewPCG(1, 2))

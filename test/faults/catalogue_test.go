@@ -373,6 +373,7 @@ func (r *run) killKafka(dice *rand.Rand) {
 		return
 	}
 	r.t.Logf("KAFKA FORGOT the offsets of %v, and the markers of %v", lost, left)
+	r.forgot.Store(true)
 	if r.have&apache == 0 {
 		r.t.Error("only Apache Kafka has been seen to forget anything")
 	}

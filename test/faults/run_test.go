@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type run struct {
 	conn         driver.Conn // of faults
 	have         need
 	samples      *sampler
+	forgot       atomic.Bool // Kafka forgot something, see killKafka
 	extraProcess *harness.Copy
 	extraSink    *harness.Copy
 
@@ -231,6 +233,9 @@ func (r *run) check(l *load.Load) bool {
 	checker.Prove(r.t, &r.c.Parts, r.sent, func(w *checker.World) []string {
 		return slices.Concat(l.Wrong(), r.unanswered(l), r.jobs(l), dead(w, l), r.samples.found())
 	})
+	if r.t.Failed() && r.forgot.Load() {
+		r.t.Log("Kafka forgot something in this run: see the package comment before you look for the fault elsewhere")
+	}
 	accepted := 0
 	for _, s := range sent {
 		if s.Verdict == harness.Accepted {

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,14 @@ func Names() []string { return []string{Upserts, Validation, Matching, Requests}
 
 // Group is the consumer group of a processor; empty for a name that is none.
 func Group(name string) string { return groups[name] }
+
+// transactionalIDs begin so for a processor; the instance follows.
+func transactionalIDs(name string) string { return "process-" + name + "-" }
+
+// OwnsTransaction reports whether a transactional id is that of a processor.
+func OwnsTransaction(id string) bool {
+	return slices.ContainsFunc(Names(), func(name string) bool { return strings.HasPrefix(id, transactionalIDs(name)) })
+}
 
 var groups = map[string]string{
 	Upserts: schemas.GroupUpserts, Validation: schemas.GroupValidation, Matching: schemas.GroupMatching, Requests: schemas.GroupRequests,

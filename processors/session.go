@@ -37,9 +37,6 @@ type place struct {
 	partition int32
 }
 
-// TransactionalPrefix begins the transactional ids of processors; a name and the instance follow.
-const TransactionalPrefix = "process-"
-
 // session is the life of one client: it joins the group, owns partitions, and judges what it polls. After anything but a clean end it is
 // thrown away with everything it knows.
 type session struct {
@@ -120,7 +117,7 @@ func openSession(ctx, work context.Context, p *Processor) (*session, error) {
 		kgo.OnPartitionsAssigned(s.onAssigned),
 		kgo.OnPartitionsRevoked(s.onRevoked),
 		kgo.OnPartitionsLost(s.onRevoked),
-		kgo.TransactionalID(TransactionalPrefix + p.name + "-" + p.instance),
+		kgo.TransactionalID(transactionalIDs(p.name) + p.instance),
 		kgo.TransactionTimeout(p.cfg.TransactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchMaxBytesFn(maxBatchBytes),

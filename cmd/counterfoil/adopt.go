@@ -37,10 +37,12 @@ or leave some out. This command says what is amiss and what going on from there 
   committed offsets are gone            With --offsets each group goes on behind the last record that it has handled, which the outcomes in ClickHouse and in
                                         Kafka show. The sink begins at the start of the logs: its tables know what they have, and take nothing twice.
   transactions that nobody ends         A broker that was killed may forget to write down in some partitions that a transaction was committed: their readers
-                                        then wait for good. With --transactions each is ended as Kafka had decided, which its topic __transaction_state
-                                        shows: to read that topic, and to alter the cluster, must be allowed. Do this before anything else.
+                                        then wait for good. With --transactions each is ended as Kafka had decided, where its topic __transaction_state
+                                        still shows that. Do this before anything else. Kafka must be 3.0 or later, and allow us to read our topics,
+                                        __consumer_offsets and __transaction_state, to describe transactional ids, and to alter the cluster (an older
+                                        Kafka: cluster actions).
 
-Stop every role before, ingest as well. If a backup is to be brought back, do that first: what was taken over is not given back.
+Stop every role before, ingest as well, and let no replay run. If a backup is to be brought back, do that first: what was taken over is not given back.
 Afterwards audit proves what was accepted from then on (--since), and the rest as far as both sides still have it.
 
 After ClickHouse was restored from a backup its tables lack what came later, and nobody notices: delete the offsets of group counterfoil-sink,
@@ -71,6 +73,9 @@ Examples:
 			if err != nil {
 				return err
 			}
+			if ends {
+				return endTransactions(ctx, cfg, app, yes, asJSON)
+			}
 			in, err := reach(ctx, cfg, warnings(app))
 			if err != nil {
 				return err
@@ -79,9 +84,6 @@ Examples:
 			steps := app.stdout
 			if asJSON {
 				steps = io.Discard
-			}
-			if ends {
-				return in.endTransactions(ctx, yes, asJSON, app.stdout, app.stderr)
 			}
 			plan, problem := in.adopt(ctx, opts, yes, steps, app.stderr)
 			if plan == nil {
@@ -133,7 +135,7 @@ func (in *installation) adopt(ctx context.Context, opts adopt.Options, yes bool,
 			return plan, err
 		}
 		// Roles that were stopped a moment ago may still be members.
-		if _, err := adopt.Await(ctx, deps, plan.Members, in.forgotten()); err != nil {
+		if _, err := adopt.Await(ctx, deps, plan.Members, forgotten(in.cfg)); err != nil {
 			return nil, err
 		}
 		return adopt.Find(ctx, deps, opts)
@@ -257,76 +259,93 @@ func orNone(n *int64) string {
 type endings struct {
 	Transactions []transactions.Open `json:"transactions"`
 	Members      []string            `json:"members"` // groups that have members: nothing is ended beside them
-	Done         bool                `json:"done"`    // all are ended
+	Done         bool                `json:"done"`    // none is left
 }
 
 // endTransactions says which transactions Kafka has left behind, and ends them where yes says so, with no role at work: a producer that goes on
-// would begin its next transaction where it has one open.
-func (in *installation) endTransactions(ctx context.Context, yes, asJSON bool, out, progress io.Writer) error {
-	found, err := in.leftBehind(ctx, yes, progress)
+// would begin its next transaction where it has one open. It needs Kafka only.
+func endTransactions(ctx context.Context, cfg *Config, app *app, yes, asJSON bool) error {
+	opts, err := cfg.Kafka.Opts()
 	if err != nil {
 		return err
 	}
-	steps := out
+	client, err := reachKafka(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	say, end := showDoing(app.stderr)
+	defer end()
+	adm, read := kadm.NewClient(client), newTopicReader(opts, warnings(app)).read
+	find := func() (left []transactions.Open, err error) {
+		say("asking who holds topics back")
+		for _, find := range []func() ([]transactions.Open, error){
+			func() ([]transactions.Open, error) {
+				return transactions.Find(ctx, adm, schemas.TopicNames(), time.Now())
+			},
+			func() ([]transactions.Open, error) { return transactions.FindCommits(ctx, adm, time.Now()) },
+		} {
+			open, err := find()
+			if err != nil {
+				return nil, err
+			}
+			left = append(left, open...)
+		}
+		say("reading what Kafka decided")
+		left, err = transactions.Decide(ctx, adm, read, left)
+		return slices.DeleteFunc(left, func(t transactions.Open) bool { return t.ID != "" && !t.LeftBehind }), err
+	}
+	found := &endings{Members: []string{}}
+	if found.Transactions, err = find(); err != nil {
+		return err
+	}
+	if yes && len(found.Transactions) > 0 {
+		// Roles that were stopped a moment ago may still be members, and their last transactions open.
+		deps := adopt.Deps{Admin: adm, Progress: say}
+		if found.Members, err = adopt.Await(ctx, deps, slices.Sorted(maps.Keys(groups())), forgotten(cfg)); err != nil {
+			return err
+		}
+		if found.Transactions, err = find(); err != nil {
+			return err
+		}
+	}
+	end()
+	steps := app.stdout
 	if asJSON {
 		steps = io.Discard
 	}
 	if err := printEndings(steps, found); err != nil {
 		return err
 	}
-	undecided := slices.ContainsFunc(found.Transactions, func(t transactions.Open) bool { return t.Decided == "" })
 	var problem error
 	switch {
 	case len(found.Transactions) == 0:
+		found.Done = true
 	case yes && len(found.Members) > 0:
-		problem = fmt.Errorf("nothing was changed: groups have members (%s): stop every role, ingest as well, and try again", strings.Join(found.Members, ", "))
+		problem = fmt.Errorf("nothing was changed: groups have members (%s): stop every role, ingest and replay as well, and try again", strings.Join(found.Members, ", "))
 	case yes:
-		if problem = transactions.End(ctx, in.adm, found.Transactions); problem == nil && undecided {
-			problem = errors.New("those of which nobody knows what was decided stay open")
+		problem = transactions.End(ctx, client, found.Transactions)
+		if problem == nil && slices.ContainsFunc(found.Transactions, undecided) {
+			problem = errors.New("those of which it is not known what Kafka decided stay open")
 		}
-		found.Done = problem == nil
+		if found.Done = problem == nil; found.Done {
+			fmt.Fprintln(steps, "They are ended. counterfoil adopt says whether anything else is amiss.")
+		}
 	default:
 		fmt.Fprintln(steps, "Nothing was changed: --yes writes the markers that are missing.")
 	}
-	if found.Done {
-		fmt.Fprintln(steps, "They are ended. counterfoil adopt says whether anything else is amiss.")
-	}
 	if asJSON {
-		err = json.NewEncoder(out).Encode(found)
+		err = json.NewEncoder(app.stdout).Encode(found)
 	}
 	return errors.Join(problem, err)
 }
 
-// leftBehind finds the transactions that Kafka has left behind, and what it decided on them; for one who will end them, also the groups that still
-// have members, of which Kafka may forget some in a moment.
-func (in *installation) leftBehind(ctx context.Context, toEnd bool, progress io.Writer) (*endings, error) {
-	deps, err := in.adoptDeps()
-	if err != nil {
-		return nil, err
-	}
-	say, end := showDoing(progress)
-	defer end()
-	deps.Progress = say
-	found := &endings{Members: []string{}}
-	if toEnd {
-		all := slices.Sorted(maps.Keys(groups()))
-		if found.Members, err = adopt.Await(ctx, deps, all, in.forgotten()); err != nil {
-			return nil, err
-		}
-	}
-	say("asking who holds topics back")
-	if found.Transactions, err = transactions.Find(ctx, in.adm, schemas.TopicNames(), time.Now()); err != nil {
-		return nil, err
-	}
-	found.Transactions = slices.DeleteFunc(found.Transactions, func(t transactions.Open) bool { return !t.LeftBehind })
-	say("reading what Kafka decided")
-	found.Transactions, err = transactions.Decide(ctx, in.adm, deps.Read, found.Transactions)
-	return found, err
-}
+// undecided: it is not known what Kafka decided.
+func undecided(t transactions.Open) bool { return t.Decided == "" }
 
 // forgotten is how long after its end a member is one still, at most.
-func (in *installation) forgotten() time.Duration {
-	return max(in.cfg.Process.SessionTimeout, in.cfg.Sink.Session) + 2*time.Second
+func forgotten(cfg *Config) time.Duration {
+	return max(cfg.Process.SessionTimeout, cfg.Sink.Session) + 2*time.Second
 }
 
 // printEndings says in words what was found and what it means.
@@ -337,22 +356,18 @@ func printEndings(out io.Writer, found *endings) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "TRANSACTION\tPRODUCER\tEPOCH\tSECONDS\tKAFKA DECIDED\tOPEN IN\n")
-	undecided := 0
 	for _, t := range found.Transactions {
-		decided := cmp.Or(t.Decided, "?")
-		if t.Decided == "" {
-			undecided++
-		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%s\t%s\n", cmp.Or(t.ID, "-"), t.ProducerID, t.ProducerEpoch, t.Seconds, decided, firstFew(t.Partitions))
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%s\t%s\n", cmp.Or(t.ID, "-"), t.ProducerID, t.ProducerEpoch, t.Seconds, cmp.Or(t.Decided, "?"), firstFew(t.Partitions))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "\nNo coordinator is at work on these: what lies behind their first records is not read until they end. Where Kafka decided, other partitions have\n"+
-		"the marker, and what was decided holds there already.")
-	if undecided > 0 {
-		fmt.Fprintln(out, "Of those with a ? the decision is not, or no longer, in "+transactions.StateTopic+". Kafka's kafka-transactions.sh abort ends one; make sure before that no\n"+
-			"other partition has a COMMIT marker of its producer at that epoch or the next, because what is aborted is not read by anybody.")
+	fmt.Fprintln(out, "\nNo coordinator is at work on these: what lies behind their first records is not read until they end. What Kafka decided on one may hold in other\n"+
+		"partitions already.")
+	if slices.ContainsFunc(found.Transactions, undecided) {
+		fmt.Fprintln(out, "Of those with a ? the decision is not, or no longer, in "+transactions.StateTopic+"; one without a name may belong to an application whose transactional id\n"+
+			"may not be described by us. Once it is certain that its producer is gone, and that no other partition has a COMMIT marker of it after these records,\n"+
+			"Kafka's kafka-transactions.sh abort ends one: what is aborted is not read by anybody.")
 	}
 	return nil
 }

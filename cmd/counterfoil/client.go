@@ -236,7 +236,7 @@ func (r topicReader) read(ctx context.Context, topic string, from, to []int64, e
 			const held = "nothing more of topic %s partitions %v can be read, though they go on to offset %d in partition %d"
 			switch silent := time.Since(last); {
 			case silent >= r.patience:
-				return fmt.Errorf(held+": a transaction that nobody ends holds it back; counterfoil lag names it, and counterfoil adopt --transactions ends it",
+				return fmt.Errorf(held+": a transaction that nobody ends holds it back; counterfoil doctor names it, and says what to do",
 					topic, open, to[open[0]], open[0])
 			case silent >= r.notice && !told:
 				told = true

@@ -749,19 +749,29 @@ func (d *doctor) checkTransactions(ctx context.Context) (string, []problem, erro
 		return "", nil, err
 	}
 	var problems []problem
+	commits, err := transactions.FindCommits(ctx, d.adm, d.now())
+	if err != nil {
+		problems = append(problems, problem{Status: statusWarning, Breaks: []promise{promiseRunning}, What: "whether a transaction holds back what groups have committed is not known: " + err.Error(),
+			Do: "let us describe and read " + transactions.OffsetsTopic})
+	}
+	open = append(open, commits...)
 	for _, t := range open {
-		if t.Seconds <= d.cfg.Process.TransactionTimeout.Seconds() {
+		if !t.LeftBehind && t.Seconds <= d.cfg.Process.TransactionTimeout.Seconds() {
 			continue // in time
 		}
 		p := problem{Status: statusWarning, Breaks: []promise{promiseRunning},
 			What: fmt.Sprintf("transaction %s is open for %.0f s and holds back %s", t.String(), t.Seconds, firstFew(t.Partitions)),
 			Do:   fmt.Sprintf("Kafka aborts it %.0f s after it began; its producer is not one of ours if that is more than TRANSACTION_TIMEOUT: give it a shorter one", t.TimeoutSeconds)}
-		if t.Seconds > lateAfter.Seconds() {
+		if t.LeftBehind || t.Seconds > lateAfter.Seconds() {
 			p.Status = statusFailure
 		}
 		switch {
 		case t.LeftBehind:
-			p.Do = "counterfoil adopt --transactions says what Kafka decided on it, and ends it"
+			p.Do = "counterfoil adopt --transactions says what Kafka decided on it, and ends it if it knows"
+		case t.ID == "":
+			p.Do = "its transactional id may be one that we may not describe; else counterfoil adopt --transactions looks for it in " + transactions.StateTopic
+		case t.State == "":
+			p.Do = "its coordinator does not answer now: look again"
 		case t.Seconds > t.TimeoutSeconds+lateAfter.Seconds():
 			p.Do = "Kafka should have ended it by now: the log of the broker that coordinates it, or of those that lead the partitions, says why not"
 		}

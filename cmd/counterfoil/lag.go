@@ -42,7 +42,8 @@ transactions have ended), the end of the log, who owns the partition, and the la
   SECONDS  the age of the record at the committed offset, which is the oldest that waits.
 
 Where there is a lag it looks twice, --window apart. A group whose commit stood still meanwhile, before a record that is older than that, is
-stuck: the record is named, so that counterfoil tail can show it. Transactions are shown that are open and hold back everything behind them.
+stuck: the record is named, so that counterfoil tail can show it. Transactions are shown that are open and hold back everything behind them, or
+what a processor's group has committed; on one that its coordinator is no longer at work on, counterfoil adopt --transactions says more.
 
 The exit code is 0, 1 where the lag cannot be read, and 3 where a record waits for longer than --max-seconds.
 
@@ -214,6 +215,9 @@ func measure(ctx context.Context, kafka []kgo.Opt, adm *kadm.Client, now func() 
 	if s.Transactions, err = transactions.Find(ctx, adm, names, now()); err != nil {
 		return nil, err
 	}
+	if commits, err := transactions.FindCommits(ctx, adm, now()); err == nil { // who may not ask goes without
+		s.Transactions = append(s.Transactions, commits...)
+	}
 	s.At = now()
 	return s, nil
 }
@@ -316,7 +320,7 @@ func reportLag(w io.Writer, s *standing, opts lagOptions) error {
 	shown := *s
 	if !opts.all {
 		shown.Partitions = slices.DeleteFunc(slices.Clone(s.Partitions), func(p partitionLag) bool { return p.Records == 0 && p.Problem == "" })
-		shown.Transactions = slices.DeleteFunc(slices.Clone(s.Transactions), func(t transactions.Open) bool { return t.Seconds < openNotable.Seconds() })
+		shown.Transactions = slices.DeleteFunc(slices.Clone(s.Transactions), func(t transactions.Open) bool { return !t.LeftBehind && t.Seconds < openNotable.Seconds() })
 	}
 	var err error
 	if opts.json {

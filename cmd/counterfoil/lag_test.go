@@ -150,7 +150,7 @@ func TestLagShowsTheTransactionThatHoldsBack(t *testing.T) {
 		t.Fatalf("transactions: %+v", s.Transactions)
 	}
 	open := s.Transactions[0]
-	if open.ID != "upstream-1" || open.State != "Ongoing" || open.Seconds < 1 || open.Seconds > 20 || open.TimeoutSeconds != 600 || firstFew(open.Partitions) != "sales/2@0" {
+	if open.ID != "upstream-1" || open.State != "Ongoing" || open.LeftBehind || open.Seconds < 1 || open.Seconds > 20 || open.TimeoutSeconds != 600 || firstFew(open.Partitions) != "sales/2@0" {
 		t.Errorf("%+v", open)
 	}
 	if out := x.good(t, "", "lag", "--window", "0"); !strings.Contains(out, "OPEN TRANSACTION upstream-1") {

@@ -372,8 +372,13 @@ func (r *run) killKafka(dice *rand.Rand) {
 	if len(lost)+len(left) == 0 {
 		return
 	}
-	r.t.Logf("KAFKA FORGOT the offsets of %v, and the markers of %v", lost, left)
-	r.forgot.Store(true)
+	if len(lost) > 0 {
+		r.t.Logf("KAFKA FORGOT the offsets of %v", lost)
+	}
+	if len(left) > 0 {
+		r.t.Logf("KAFKA FORGOT MARKERS in %v", left)
+		r.forgot.Store(true)
+	}
 	if r.have&apache == 0 {
 		r.t.Error("only Apache Kafka has been seen to forget anything")
 	}
@@ -389,22 +394,11 @@ func (r *run) killKafka(dice *rand.Rand) {
 func (r *run) leftBehind(before time.Time) (all []string) {
 	r.eventually("see the transactions end", func(ctx context.Context) error {
 		asked := time.Now()
-		out, err := harness.TryRun(ctx, harness.Binary(r.t), r.c.Settings(), "", "lag", "--json", "--all", "--window", "0")
+		lag, err := r.tryLag(ctx)
 		if err != nil {
 			return err
 		}
 		all = nil
-		var lag struct {
-			Transactions []struct {
-				ID         string   `json:"id"`
-				Seconds    float64  `json:"seconds"`
-				LeftBehind bool     `json:"left_behind"`
-				Partitions []string `json:"partitions"`
-			} `json:"transactions"`
-		}
-		if err := json.Unmarshal([]byte(out), &lag); err != nil {
-			return err
-		}
 		for _, t := range lag.Transactions {
 			switch {
 			case t.LeftBehind:
@@ -416,6 +410,40 @@ func (r *run) leftBehind(before time.Time) (all []string) {
 		return nil
 	})
 	return all
+}
+
+// lag is what counterfoil lag says.
+type lag struct {
+	Partitions []struct {
+		Group     string `json:"group"`
+		Topic     string `json:"topic"`
+		Partition int32  `json:"partition"`
+		Records   int64  `json:"records"`
+	} `json:"partitions"`
+	Transactions []struct {
+		ID         string   `json:"id"`
+		Seconds    float64  `json:"seconds"`
+		LeftBehind bool     `json:"left_behind"`
+		Partitions []string `json:"partitions"`
+	} `json:"transactions"`
+}
+
+func (r *run) tryLag(ctx context.Context) (*lag, error) {
+	out, err := harness.TryRun(ctx, harness.Binary(r.t), r.c.Settings(), "", "lag", "--json", "--all", "--window", "0")
+	if err != nil {
+		return nil, err
+	}
+	said := new(lag)
+	return said, json.Unmarshal([]byte(out), said)
+}
+
+func (r *run) lag(ctx context.Context) *lag {
+	r.t.Helper()
+	said, err := r.tryLag(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return said
 }
 
 // adopt has counterfoil adopt do something.

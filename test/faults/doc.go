@@ -46,8 +46,9 @@
 // that nobody ends. Whoever has to read them then (a take-over reads its state) waits, and "kill Kafka" does about it what an operator would, who is told
 // by counterfoil lag and doctor: counterfoil adopt --transactions (markers_test.go takes markers out of the log, to show that it helps). But where its
 // producer has gone on in such a partition meanwhile, the marker of its next transaction ends both, and an abort undoes a part of what was committed:
-// Kafka breaks its promise then, and the checker says that ours is broken. A run that fails after "KAFKA FORGOT" is such a one. It has been seen once in
-// some dozens of kills, with one broker that is its own controller; CI leaves the fault out on Apache Kafka.
+// Kafka breaks its promise then, and the checker says that ours is broken: in a run that fails after "KAFKA FORGOT MARKERS", look first whether all
+// that is broken lies in the partitions that it names, or comes of them. It has been seen twice in some dozens of kills, with one broker that is its
+// own controller; CI leaves the fault out on Apache Kafka.
 //
 // What cannot be done to a server of its own is done elsewhere: ClickHouse's clock is set an hour ahead and back in sinks/clickhouse
 // (TestClockIsSteppedByAnHour, the engine's own comparisons included) and in test/simulation; topics are created anew in cmd/counterfoil (adopt).

@@ -44,6 +44,7 @@ func TestMarkersThatKafkaForgotAreWrittenByAdopt(t *testing.T) {
 		return ""
 	})
 	l.Stop()
+	harness.Eventually(t, time.Minute, func() string { return unjudged(t, r) }) // no transaction is being ended when Kafka is killed
 	r.excuse(func() {
 		var ending sync.WaitGroup // before the groups miss their members: commits are what they wrote last
 		for _, c := range r.c.All() {
@@ -127,6 +128,24 @@ func TestMarkersThatKafkaForgotAreWrittenByAdopt(t *testing.T) {
 		t.Errorf("repeat it with SEED=%d", n)
 	}
 	r.audit()
+}
+
+// unjudged says what processors have not judged yet, or which transaction is open. Sales wait for the sink.
+func unjudged(t *testing.T, r *run) string {
+	t.Helper()
+	lag := r.lag(t.Context())
+	for _, p := range lag.Partitions {
+		if p.Group != schemas.GroupSink && p.Group != schemas.GroupMatching && p.Records > 0 {
+			return fmt.Sprintf("%s is %d records behind in %s/%d", p.Group, p.Records, p.Topic, p.Partition)
+		}
+	}
+	for _, o := range lag.Transactions {
+		if o.LeftBehind {
+			t.Errorf("transaction %s is left behind in %v, it says, though Kafka was not touched", o.ID, o.Partitions)
+		}
+		return fmt.Sprintf("transaction %s is open in %v", o.ID, o.Partitions)
+	}
+	return ""
 }
 
 // ends are where the partitions end that processors write to in transactions.

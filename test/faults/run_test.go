@@ -29,7 +29,7 @@ type run struct {
 	conn         driver.Conn // of faults
 	have         need
 	samples      *sampler
-	forgot       atomic.Bool // Kafka forgot something, see killKafka
+	forgot       atomic.Bool // Kafka forgot markers, see killKafka
 	extraProcess *harness.Copy
 	extraSink    *harness.Copy
 
@@ -234,7 +234,7 @@ func (r *run) check(l *load.Load) bool {
 		return slices.Concat(l.Wrong(), r.unanswered(l), r.jobs(l), dead(w, l), r.samples.found())
 	})
 	if r.t.Failed() && r.forgot.Load() {
-		r.t.Log("Kafka forgot something in this run: see the package comment before you look for the fault elsewhere")
+		r.t.Log("Kafka forgot markers in this run, see the package comment: what is broken in the partitions that KAFKA FORGOT MARKERS names may be its doing")
 	}
 	accepted := 0
 	for _, s := range sent {

@@ -6,14 +6,13 @@
 // The transaction is then open for good wherever no marker was written, while it is committed elsewhere, and the readers wait for good. To abort
 // it, as kafka-transactions.sh does, would undo a part of what was committed.
 //
-// So: [Find] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). One that its coordinator no longer
-// works on is left behind. [Decide] reads in __transaction_state what was decided on such a one, and [End] writes the markers that are missing.
+// So: [Find] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). What its coordinator is not at work on is
+// left behind. [Decide] reads in __transaction_state what was decided on such a one, and [End] writes the markers that are missing.
 package transactions
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -42,17 +42,17 @@ const (
 
 // Open is a transaction that is open in partitions, and holds their last stable offsets back.
 type Open struct {
-	ID             string  `json:"id"` // transactional id; empty: no coordinator knows the producer
+	ID             string  `json:"id"` // transactional id; empty: no coordinator names the producer, or not to us
 	ProducerID     int64   `json:"producer_id"`
 	ProducerEpoch  int16   `json:"producer_epoch"`
-	State          string  `json:"state"`           // of the id's latest transaction, as its coordinator says; empty: it knows none
+	State          string  `json:"state"`           // of the id's latest transaction, as its coordinator says; empty: it does not
 	Seconds        float64 `json:"seconds"`         // since it began; where its coordinator is not at work on it, since its last record
-	TimeoutSeconds float64 `json:"timeout_seconds"` // after which Kafka should abort it
-	LeftBehind     bool    `json:"left_behind"`     // no coordinator is at work on it: it stays open
+	TimeoutSeconds float64 `json:"timeout_seconds"` // after which Kafka should abort it; 0: not known
+	LeftBehind     bool    `json:"left_behind"`     // its coordinator is not at work on it: it stays open
 	Decided        string  `json:"decided"`         // [Commit] or [Abort], after [Decide]; empty: not known
 	Partitions     []Place `json:"partitions"`
 
-	epoch int16 // of the markers, with Decided
+	markers decision // with Decided
 }
 
 // Place is where a transaction is open: its first record there. Its text is topic/partition@offset.
@@ -61,15 +61,19 @@ type Place struct {
 	Partition int32
 	Offset    int64
 
-	coordinator int32 // the highest epoch of a coordinator that has written a marker there
+	coordinator int32 // the highest epoch of a coordinator that has written a marker of the producer's there
+	last        int64 // time of its last record there, in milliseconds
 }
+
+// at is a place without what changes there.
+func (p Place) at() Place { return Place{Topic: p.Topic, Partition: p.Partition, Offset: p.Offset} }
 
 // String says whose it is and what its coordinator says of it.
 func (t *Open) String() string {
 	who := fmt.Sprintf("%s (producer %d, epoch %d)", t.ID, t.ProducerID, t.ProducerEpoch)
 	switch {
 	case t.ID == "":
-		return fmt.Sprintf("of producer %d, epoch %d, which no coordinator knows,", t.ProducerID, t.ProducerEpoch)
+		return fmt.Sprintf("of producer %d, epoch %d, which no coordinator names to us,", t.ProducerID, t.ProducerEpoch)
 	case t.LeftBehind:
 		return who + ", on which its coordinator is no longer at work,"
 	case t.State == "":
@@ -94,37 +98,34 @@ func (p *Place) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Find lists the transactions that hold topics back, the oldest first, and those of processors that hold back what their groups have committed,
-// where the latter may be asked.
+// Find finds the transactions that hold topics back, the oldest first.
 func Find(ctx context.Context, adm *kadm.Client, topics []string, now time.Time) ([]Open, error) {
 	held, err := heldBack(ctx, adm, topics...)
 	if err != nil {
 		return nil, err
 	}
-	commits, err := heldBack(ctx, adm, OffsetsTopic)
-	if denied := new(kadm.AuthError); err != nil && !errors.As(err, &denied) {
-		return nil, err
-	}
-	held.Merge(commits)
-	open, err := list(ctx, adm, held, now)
-	return slices.DeleteFunc(open, func(t Open) bool {
-		return !t.keep(func(p Place) bool {
-			return p.Topic != OffsetsTopic || strings.HasPrefix(t.ID, processors.TransactionalPrefix)
-		})
-	}), err
+	return list(ctx, adm, held, now)
 }
 
-// heldBack are the partitions of topics whose last stable offset lies below their end.
+// FindCommits finds the transactions of processors that hold back what their groups have committed, the oldest first. Those of other applications
+// come and go there as well, so that one whose id is not known is none of ours.
+func FindCommits(ctx context.Context, adm *kadm.Client, now time.Time) ([]Open, error) {
+	open, err := Find(ctx, adm, []string{OffsetsTopic}, now)
+	return slices.DeleteFunc(open, func(t Open) bool { return !processors.OwnsTransaction(t.ID) }), err
+}
+
+// heldBack are the partitions of topics whose last stable offset lies below their end. The end is asked first: what is written meanwhile does not
+// make the other seem to lie below it.
 func heldBack(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.TopicsSet, error) {
-	held := kadm.TopicsSet{}
-	stable, err := adm.ListCommittedOffsets(ctx, topics...)
-	if err != nil {
-		return held, fmt.Errorf("read the last stable offsets: %w", err)
-	}
 	ends, err := adm.ListEndOffsets(ctx, topics...)
 	if err != nil {
-		return held, fmt.Errorf("read where the topics end: %w", err)
+		return nil, fmt.Errorf("read where the topics end: %w", err)
 	}
+	stable, err := adm.ListCommittedOffsets(ctx, topics...)
+	if err != nil {
+		return nil, fmt.Errorf("read the last stable offsets: %w", err)
+	}
+	held := kadm.TopicsSet{}
 	ends.Each(func(end kadm.ListedOffset) {
 		if o, ok := stable.Lookup(end.Topic, end.Partition); ok && o.Err == nil && end.Err == nil && o.Offset < end.Offset {
 			held.Add(end.Topic, end.Partition)
@@ -133,48 +134,57 @@ func heldBack(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.Top
 	return held, nil
 }
 
-// list finds the transactions that are open in partitions.
-func list(ctx context.Context, adm *kadm.Client, held kadm.TopicsSet, now time.Time) ([]Open, error) {
-	open := []Open{}
-	if len(held) == 0 {
-		return open, nil
+// list finds the transactions that are open in partitions, the oldest first. What the coordinators are not at work on must be there before they are
+// asked and afterwards: else it has ended, or had not begun.
+func list(ctx context.Context, adm *kadm.Client, in kadm.TopicsSet, now time.Time) ([]Open, error) {
+	before, err := producers(ctx, adm, in)
+	if err != nil || len(before) == 0 {
+		return []Open{}, err
 	}
-	since := func(milli int64) float64 { return max(0, now.Sub(time.UnixMilli(milli)).Seconds()) }
-	found, err := producers(ctx, adm, held)
-	if err != nil || len(found) == 0 {
-		return open, err
+	described, err := coordinators(ctx, adm, before)
+	if err != nil {
+		return nil, err
 	}
-	at := map[producer]int{}
-	ids := map[int64]bool{}
-	for _, p := range found {
-		i, ok := at[producer{p.ProducerID, p.ProducerEpoch}]
-		if !ok {
-			i = len(open)
-			at[producer{p.ProducerID, p.ProducerEpoch}] = i
-			ids[p.ProducerID] = true
-			open = append(open, Open{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch, Seconds: since(p.LastTimestamp), LeftBehind: true})
+	open := combine(before, described, now)
+	left := places(open, func(t *Open) bool { return !t.atWork() })
+	if len(left) > 0 {
+		after, err := producers(ctx, adm, left)
+		if err != nil {
+			return nil, err
 		}
-		open[i].Seconds = min(open[i].Seconds, since(p.LastTimestamp))
-		open[i].Partitions = append(open[i].Partitions, Place{p.Topic, p.Partition, p.CurrentTxnStartOffset, max(0, p.CoordinatorEpoch)})
-	}
-	if open, err = askCoordinators(ctx, adm, open, slices.Sorted(maps.Keys(ids)), since); err != nil {
-		return nil, err
-	}
-	if open, err = stillOpen(ctx, adm, open); err != nil {
-		return nil, err
+		open = stillOpen(open, after)
 	}
 	slices.SortStableFunc(open, func(a, b Open) int { return cmp.Compare(b.Seconds, a.Seconds) })
 	return open, nil
 }
 
-// producer is one in the time between two of its epochs, in which its transactions end in their order.
+// atWork reports that a coordinator says that it will end the transaction.
+func (t *Open) atWork() bool { return t.ID != "" && !t.LeftBehind }
+
+// places are the partitions in which some of the transactions are open.
+func places(open []Open, some func(*Open) bool) kadm.TopicsSet {
+	in := kadm.TopicsSet{}
+	for i := range open {
+		if some(&open[i]) {
+			for _, p := range open[i].Partitions {
+				in.Add(p.Topic, p.Partition)
+			}
+		}
+	}
+	return in
+}
+
+// producer is one of an epoch. Since KIP-890 that is one transaction of it; before, its transactions of one epoch end in their order.
 type producer struct {
 	id    int64
 	epoch int16
 }
 
-// producers are those that have an open transaction in partitions, in their order.
+// producers are those that have an open transaction in partitions, in their order. A partition that has no leader now says nothing.
 func producers(ctx context.Context, adm *kadm.Client, in kadm.TopicsSet) ([]kadm.DescribedProducer, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
 	described, err := adm.DescribeProducers(ctx, in)
 	if err != nil {
 		return nil, fmt.Errorf("read who writes transactions: %w", err)
@@ -182,103 +192,129 @@ func producers(ctx context.Context, adm *kadm.Client, in kadm.TopicsSet) ([]kadm
 	return slices.DeleteFunc(described.SortedProducers(), func(p kadm.DescribedProducer) bool { return p.CurrentTxnStartOffset < 0 }), nil
 }
 
-// askCoordinators fills in what coordinators know. Where one is at work on some of a transaction's places, the others are another one's, which it
-// has left behind.
-func askCoordinators(ctx context.Context, adm *kadm.Client, open []Open, ids []int64, since func(int64) float64) ([]Open, error) {
-	listed, err := adm.ListTransactions(ctx, ids, nil)
+// coordinators are asked what they know of producers. They name only those that we may see.
+func coordinators(ctx context.Context, adm *kadm.Client, of []kadm.DescribedProducer) ([]kadm.DescribedTransaction, error) {
+	ids := map[int64]bool{}
+	for _, p := range of {
+		ids[p.ProducerID] = true
+	}
+	listed, err := adm.ListTransactions(ctx, slices.Sorted(maps.Keys(ids)), nil)
 	if err != nil {
 		return nil, fmt.Errorf("list transactions: %w", err)
 	}
 	names := listed.TransactionalIDs()
 	if len(names) == 0 {
-		return open, nil
+		return nil, nil
 	}
-	described, err := adm.DescribeTransactions(ctx, names...)
+	answers, err := adm.DescribeTransactions(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("describe transactions: %w", err)
 	}
-	var parted []Open
+	described := answers.Sorted()
+	for i := range described {
+		if d := &described[i]; d.Err != nil {
+			d.ProducerID = listed[d.TxnID].ProducerID
+		}
+	}
+	return described, nil
+}
+
+// combine puts together what partitions and coordinators say. Where a coordinator is at work on some of a producer's places, the others are those of an
+// earlier transaction, which it has left behind.
+func combine(found []kadm.DescribedProducer, described []kadm.DescribedTransaction, now time.Time) []Open {
+	since := func(milli int64) float64 { return max(0, now.Sub(time.UnixMilli(milli)).Seconds()) }
+	at := map[producer]int{}
+	var all []Open
+	for _, p := range found {
+		by := producer{p.ProducerID, p.ProducerEpoch}
+		i, ok := at[by]
+		if !ok {
+			i, at[by] = len(all), len(all)
+			all = append(all, Open{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch})
+		}
+		all[i].Partitions = append(all[i].Partitions, Place{p.Topic, p.Partition, p.CurrentTxnStartOffset, max(0, p.CoordinatorEpoch), p.LastTimestamp})
+	}
+	open := []Open{}
+	add := func(t Open, places []Place) {
+		if t.Partitions = places; len(places) == 0 {
+			return
+		}
+		if t.Seconds == 0 {
+			t.Seconds = since(places[0].last)
+			for _, p := range places {
+				t.Seconds = min(t.Seconds, since(p.last))
+			}
+		}
+		open = append(open, t)
+	}
+	for _, t := range all {
+		i := slices.IndexFunc(described, func(d kadm.DescribedTransaction) bool { return d.ProducerID == t.ProducerID })
+		if i < 0 {
+			add(t, t.Partitions)
+			continue
+		}
+		d := &described[i]
+		t.ID = d.TxnID
+		if d.Err != nil { // nothing is known of it now
+			add(t, t.Partitions)
+			continue
+		}
+		t.State, t.TimeoutSeconds = d.State, float64(d.TimeoutMillis)/1e3
+		var current, left []Place
+		for _, p := range t.Partitions {
+			if d.Topics.Lookup(p.Topic, p.Partition) {
+				current = append(current, p)
+			} else {
+				left = append(left, p)
+			}
+		}
+		working := t
+		if d.StartTimestamp > 0 {
+			working.Seconds = since(d.StartTimestamp)
+		}
+		add(working, current)
+		t.LeftBehind = true
+		add(t, left)
+	}
+	return open
+}
+
+// where is a place of a producer.
+type where struct {
+	by producer
+	at Place
+}
+
+func (t *Open) where(p Place) where { return where{producer{t.ProducerID, t.ProducerEpoch}, p.at()} }
+
+// stillOpen drops what no coordinator is at work on and is not there any more.
+func stillOpen(open []Open, after []kadm.DescribedProducer) []Open {
+	still := []Open{}
+	there := map[where]bool{}
+	for _, p := range after {
+		there[where{producer{p.ProducerID, p.ProducerEpoch}, Place{Topic: p.Topic, Partition: p.Partition, Offset: p.CurrentTxnStartOffset}}] = true
+	}
 	for _, t := range open {
-		for _, d := range described.Sorted() {
-			if d.Err != nil { // nothing is known of it now
-				d.ProducerID, d.State = listed[d.TxnID].ProducerID, ""
-			}
-			if t.ProducerID != d.ProducerID {
-				continue // or the id has another producer by now
-			}
-			t.ID, t.State, t.TimeoutSeconds = d.TxnID, d.State, float64(d.TimeoutMillis)/1e3
-			current := t
-			current.Partitions = slices.Clone(t.Partitions)
-			if !current.keep(func(p Place) bool { return d.Err != nil || d.Topics.Lookup(p.Topic, p.Partition) }) {
-				break
-			}
-			if current.LeftBehind = false; d.StartTimestamp > 0 {
-				current.Seconds = since(d.StartTimestamp)
-			}
-			parted = append(parted, current)
-			t.keep(func(p Place) bool { return d.Err == nil && !d.Topics.Lookup(p.Topic, p.Partition) })
-			break
+		if !t.atWork() {
+			t.Partitions = slices.DeleteFunc(t.Partitions, func(p Place) bool { return !there[t.where(p)] })
 		}
 		if len(t.Partitions) > 0 {
-			parted = append(parted, t)
+			still = append(still, t)
 		}
 	}
-	return parted, nil
-}
-
-// stillOpen drops what has ended between the partitions' answer and the coordinators': what these do not know of, and is there afterwards, they
-// have left behind.
-func stillOpen(ctx context.Context, adm *kadm.Client, open []Open) ([]Open, error) {
-	left := kadm.TopicsSet{}
-	for i := range open {
-		if open[i].LeftBehind {
-			for _, p := range open[i].Partitions {
-				left.Add(p.Topic, p.Partition)
-			}
-		}
-	}
-	if len(left) == 0 {
-		return open, nil
-	}
-	found, err := producers(ctx, adm, left)
-	if err != nil {
-		return nil, err
-	}
-	type where struct {
-		by producer
-		at Place
-	}
-	now := map[where]bool{}
-	for _, p := range found {
-		now[where{producer{p.ProducerID, p.ProducerEpoch}, Place{Topic: p.Topic, Partition: p.Partition, Offset: p.CurrentTxnStartOffset}}] = true
-	}
-	return slices.DeleteFunc(open, func(t Open) bool {
-		return t.LeftBehind && !t.keep(func(p Place) bool {
-			p.coordinator = 0
-			return now[where{producer{t.ProducerID, t.ProducerEpoch}, p}]
-		})
-	}), nil
-}
-
-// keep keeps some of the places, and reports whether there are any.
-func (t *Open) keep(some func(Place) bool) bool {
-	t.Partitions = slices.DeleteFunc(t.Partitions, func(p Place) bool { return !some(p) })
-	return len(t.Partitions) > 0
+	return still
 }
 
 // Reader reads a topic's records, each partition p from from[p] to below to[p], and calls each for every one until it returns false.
 type Reader func(ctx context.Context, topic string, from, to []int64, each func(*kgo.Record) (bool, error)) error
 
-// Decide says of those that are left behind what Kafka decided, as far as its coordinators' log still has it. A producer's transactions of one
-// epoch may have ended differently in different partitions; they are parted then.
+// Decide says of those that no coordinator is at work on what Kafka decided, as far as its coordinators' log still has it, and of those that none
+// names whether they are left behind. A producer's transactions of one epoch may have ended differently in different partitions; they are parted
+// then.
 func Decide(ctx context.Context, adm *kadm.Client, read Reader, open []Open) ([]Open, error) {
-	byID := map[string][]*Open{}
-	for i := range open {
-		if t := &open[i]; t.LeftBehind && t.ID != "" {
-			byID[t.ID] = append(byID[t.ID], t)
-		}
-	}
-	if len(byID) == 0 {
+	open = slices.Clone(open)
+	l := newLog(open)
+	if len(l.wanted) == 0 {
 		return open, nil
 	}
 	starts, err := adm.ListStartOffsets(ctx, StateTopic)
@@ -297,82 +333,147 @@ func Decide(ctx context.Context, adm *kadm.Client, read Reader, open []Open) ([]
 	}
 	n := int32(len(ends[StateTopic]))
 	from, to := make([]int64, n), make([]int64, n) // nothing is read of a partition where both are 0
-	for id := range byID {
-		p := coordinatedIn(id, n)
-		from[p], to[p] = starts[StateTopic][p].Offset, ends[StateTopic][p].Offset
+	for p := range n {
+		if slices.ContainsFunc(l.wanted, func(t *Open) bool { return t.ID == "" || coordinatedIn(t.ID, n) == p }) {
+			from[p], to[p] = starts[StateTopic][p].Offset, ends[StateTopic][p].Offset
+		}
 	}
-	decisions := map[*Open]map[Place]decision{}
 	err = read(ctx, StateTopic, from, to, func(rec *kgo.Record) (bool, error) {
 		var key kmsg.TxnMetadataKey
 		var value kmsg.TxnMetadataValue
 		if err := key.ReadFrom(rec.Key); err != nil || key.Version != 0 || rec.Value == nil {
 			return true, nil //nolint:nilerr // Kafka may write of other things there one day
 		}
-		transactions := byID[key.TransactionalID]
-		if transactions == nil {
-			return true, nil
-		}
 		if err := value.ReadFrom(rec.Value); err != nil {
 			return false, fmt.Errorf("%s/%d@%d cannot be read: %w", rec.Topic, rec.Partition, rec.Offset, err)
 		}
-		for _, t := range transactions {
-			if d, ok := decides(&value, t); ok {
-				if decisions[t] == nil {
-					decisions[t] = map[Place]decision{}
-				}
-				for _, p := range t.Partitions {
-					if lists(&value, p) {
-						decisions[t][p] = d
-					}
-				}
-			}
-		}
+		l.add(key.TransactionalID, &value)
 		return true, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	var parted []Open
+	return l.decided(open), nil
+}
+
+// log is what the coordinators' log says of transactions.
+type log struct {
+	wanted    []*Open
+	ids       map[int64]string                  // of their producers
+	latest    map[string]*kmsg.TxnMetadataValue // by such an id
+	decisions map[*Open]map[Place]decision
+}
+
+func newLog(open []Open) *log {
+	l := &log{ids: map[int64]string{}, latest: map[string]*kmsg.TxnMetadataValue{}, decisions: map[*Open]map[Place]decision{}}
 	for i := range open {
+		if t := &open[i]; !t.atWork() {
+			l.wanted = append(l.wanted, t)
+			l.decisions[t] = map[Place]decision{}
+		}
+	}
+	return l
+}
+
+// add takes a record in, in the order of its partition.
+func (l *log) add(id string, value *kmsg.TxnMetadataValue) {
+	for _, t := range l.wanted {
+		if value.ProducerID != t.ProducerID {
+			continue
+		}
+		l.ids[t.ProducerID], l.latest[id] = id, nil
+		if d, ok := decides(value, t); ok {
+			for _, p := range t.Partitions {
+				if before, ok := l.decisions[t][p.at()]; d.marks(value, p) && (!ok || d.holds(before)) {
+					l.decisions[t][p.at()] = d
+				}
+			}
+		}
+	}
+	if _, ok := l.latest[id]; ok {
+		l.latest[id] = value
+	}
+}
+
+// decided fills in what was found.
+func (l *log) decided(open []Open) []Open {
+	parted := []Open{}
+	for i := range open {
+		t := &open[i]
+		if t.atWork() {
+			parted = append(parted, *t)
+			continue
+		}
+		if id := l.ids[t.ProducerID]; t.ID == "" && id != "" {
+			// It has another producer now, or we may not see it but here.
+			t.ID = id
+			t.LeftBehind = !slices.ContainsFunc(t.Partitions, func(p Place) bool { return t.ProducerID == l.latest[id].ProducerID && unfinished(l.latest[id], p) })
+			if !t.LeftBehind {
+				parted = append(parted, *t)
+				continue
+			}
+		}
 		byDecision := map[decision][]Place{}
-		for _, p := range open[i].Partitions {
-			d := decisions[&open[i]][p]
+		for _, p := range t.Partitions {
+			d := l.decisions[t][p.at()]
 			byDecision[d] = append(byDecision[d], p)
 		}
-		for _, d := range slices.SortedFunc(maps.Keys(byDecision), func(a, b decision) int { return cmp.Compare(a.what, b.what) }) {
-			part := open[i]
-			part.Decided, part.epoch, part.Partitions = d.what, d.epoch, byDecision[d]
+		for _, d := range slices.SortedFunc(maps.Keys(byDecision), func(a, b decision) int { return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.epoch, b.epoch)) }) {
+			part := *t
+			part.Decided, part.markers, part.Partitions = d.what, d, byDecision[d]
 			parted = append(parted, part)
 		}
 	}
-	return parted, nil
+	return parted
 }
 
-// decision is one on a transaction. Its markers have an epoch of the producer.
-type decision struct {
-	what  string
-	epoch int16
-}
-
-// decides reports whether a record of the coordinators' log is a decision on a transaction of t's producer, at its epoch or a later one. Of several
-// such that list a place the last one holds: the markers of those before it have ended what was open there.
-func decides(value *kmsg.TxnMetadataValue, t *Open) (decision, bool) {
-	first := t.ProducerEpoch
-	if value.ClientTransactionVersion >= 2 {
-		first++ // KIP-890: the decision raises the epoch, and that of this epoch was on the transaction before
+// unfinished reports whether a coordinator will write a marker to a place, as it says in its log.
+func unfinished(value *kmsg.TxnMetadataValue, p Place) bool {
+	switch value.State {
+	case kmsg.TransactionStateOngoing, kmsg.TransactionStatePrepareCommit, kmsg.TransactionStatePrepareAbort, kmsg.TransactionStatePrepareEpochFence:
+		return lists(value, p)
+	default:
+		return false
 	}
-	if value.ProducerID != t.ProducerID || value.ProducerEpoch < first {
+}
+
+// decision is one on a transaction, and what its markers say.
+type decision struct {
+	what    string
+	epoch   int16 // of the producer
+	version int8  // of transactions
+	done    bool  // its coordinator takes all its markers for written, and no longer says where
+}
+
+// decides reports whether a record of the coordinators' log is a decision on a transaction of t's producer, at its epoch or a later one. Since KIP-890
+// (version 2) a decision raises the epoch: one at that epoch was on the transaction before.
+func decides(value *kmsg.TxnMetadataValue, t *Open) (decision, bool) {
+	d := decision{epoch: value.ProducerEpoch, version: int8(min(2, value.ClientTransactionVersion))}
+	later := int(value.ProducerEpoch) - int(t.ProducerEpoch)
+	if value.ProducerID != t.ProducerID || later < 0 || d.version >= 2 && later == 0 {
 		return decision{}, false
 	}
 	switch value.State {
 	case kmsg.TransactionStatePrepareCommit:
-		return decision{Commit, value.ProducerEpoch}, true
+		d.what = Commit
 	case kmsg.TransactionStatePrepareAbort:
-		return decision{Abort, value.ProducerEpoch}, true
+		d.what = Abort
+	case kmsg.TransactionStateCompleteCommit:
+		d.what, d.done = Commit, true
+	case kmsg.TransactionStateCompleteAbort:
+		d.what, d.done = Abort, true
 	default:
 		return decision{}, false
 	}
+	return d, !d.done || d.version >= 2 && later == 1 // what was decided first is compacted away first
 }
+
+// marks reports whether the markers of a decision that a record is belong to a place.
+func (d decision) marks(value *kmsg.TxnMetadataValue, p Place) bool { return d.done || lists(value, p) }
+
+// holds reports whether a decision holds although there was one before. The markers of the one before have ended what was open by then, where
+// epochs stay; where each decision raises the epoch, nothing of a later transaction is in the place, or it would have that epoch.
+func (d decision) holds(before decision) bool { return before.version < 2 }
 
 func lists(value *kmsg.TxnMetadataValue, p Place) bool {
 	return slices.ContainsFunc(value.Topics, func(t kmsg.TxnMetadataValueTopic) bool {
@@ -393,43 +494,77 @@ func coordinatedIn(id string, partitions int32) int32 {
 	return hash % partitions
 }
 
-// End writes the markers of what was decided on those that are left behind, and finds that they have ended. A producer that has gone on in one
-// of the partitions makes it fail there.
-func End(ctx context.Context, adm *kadm.Client, open []Open) error {
-	var markers []kadm.TxnMarkers
-	places := kadm.TopicsSet{}
-	ended := slices.DeleteFunc(slices.Clone(open), func(t Open) bool { return !t.LeftBehind || t.Decided == "" })
-	for _, t := range ended {
-		for _, p := range t.Partitions {
-			one := kadm.TopicsSet{}
-			one.Add(p.Topic, p.Partition)
-			places.Add(p.Topic, p.Partition)
-			markers = append(markers, kadm.TxnMarkers{
-				ProducerID: t.ProducerID, ProducerEpoch: t.epoch, Commit: t.Decided == Commit, CoordinatorEpoch: p.coordinator, Topics: one,
-			})
-		}
-	}
-	if len(markers) == 0 {
-		return nil
-	}
-	written, err := adm.WriteTxnMarkers(ctx, markers...)
-	if err != nil {
-		return fmt.Errorf("write markers of transactions: %w", err)
-	}
-	for _, r := range written.SortedPartitions() {
-		if r.Err != nil {
-			return fmt.Errorf("write the marker of producer %d into %s/%d: %w", r.ProducerID, r.Topic, r.Partition, r.Err)
-		}
-	}
-	found, err := producers(ctx, adm, places)
+// End writes the markers of what was decided on those that are left behind, and finds that they have ended. What has ended meanwhile is left alone;
+// where a producer has gone on meanwhile nothing is written, because its next transaction would be ended with that. Between the last look and the
+// markers it must not go on: since Kafka 4.2 the broker sees to that where transactions are of version 2.
+func End(ctx context.Context, client *kgo.Client, open []Open) error {
+	adm := kadm.NewClient(client)
+	ours := func(t *Open) bool { return t.LeftBehind && t.Decided != "" }
+	now, err := list(ctx, adm, places(open, ours), time.Now())
 	if err != nil {
 		return err
 	}
-	for _, p := range found {
-		for _, t := range ended {
-			if (producer{t.ProducerID, t.ProducerEpoch}) == (producer{p.ProducerID, p.ProducerEpoch}) {
-				return fmt.Errorf("producer %d still holds %s/%d back from offset %d, after Kafka took its marker", p.ProducerID, p.Topic, p.Partition, p.CurrentTxnStartOffset)
+	type spot struct { // where a producer has one transaction at most
+		producer  int64
+		topic     string
+		partition int32
+	}
+	there := map[spot]where{} // zero: its coordinator is at work on it
+	for i := range now {
+		for _, p := range now[i].Partitions {
+			at := now[i].where(p)
+			if now[i].atWork() {
+				at = where{}
 			}
+			there[spot{now[i].ProducerID, p.Topic, p.Partition}] = at
+		}
+	}
+	req := kmsg.NewPtrWriteTxnMarkersRequest()
+	written := map[where]bool{}
+	for i := range open {
+		t := &open[i]
+		if !ours(t) {
+			continue
+		}
+		for _, p := range t.Partitions {
+			switch at, still := there[spot{t.ProducerID, p.Topic, p.Partition}]; {
+			case !still:
+				continue
+			case at != t.where(p):
+				return fmt.Errorf("%s has gone on in %s/%d, so that nothing was written: is it stopped?", t.ID, p.Topic, p.Partition)
+			}
+			written[t.where(p)] = true
+			marker := kmsg.NewWriteTxnMarkersRequestMarker()
+			marker.ProducerID, marker.ProducerEpoch, marker.Committed = t.ProducerID, t.markers.epoch, t.Decided == Commit
+			marker.CoordinatorEpoch, marker.TransactionVersion = p.coordinator, t.markers.version
+			marker.Topics = []kmsg.WriteTxnMarkersRequestMarkerTopic{{Topic: p.Topic, Partitions: []int32{p.Partition}}}
+			req.Markers = append(req.Markers, marker)
+		}
+	}
+	if len(req.Markers) == 0 {
+		return nil
+	}
+	for _, shard := range client.RequestSharded(ctx, req) {
+		if shard.Err != nil {
+			return fmt.Errorf("write markers of transactions: %w", shard.Err)
+		}
+		for _, m := range shard.Resp.(*kmsg.WriteTxnMarkersResponse).Markers {
+			for _, topic := range m.Topics {
+				for _, p := range topic.Partitions {
+					if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+						return fmt.Errorf("write the marker of producer %d into %s/%d: %w", m.ProducerID, topic.Topic, p.Partition, err)
+					}
+				}
+			}
+		}
+	}
+	after, err := producers(ctx, adm, places(open, ours))
+	if err != nil {
+		return err
+	}
+	for _, p := range after {
+		if written[where{producer{p.ProducerID, p.ProducerEpoch}, Place{Topic: p.Topic, Partition: p.Partition, Offset: p.CurrentTxnStartOffset}}] {
+			return fmt.Errorf("producer %d still holds %s/%d back from offset %d, after Kafka took its marker", p.ProducerID, p.Topic, p.Partition, p.CurrentTxnStartOffset)
 		}
 	}
 	return nil

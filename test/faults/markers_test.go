@@ -143,7 +143,9 @@ func unjudged(t *testing.T, r *run) string {
 		if o.LeftBehind {
 			t.Errorf("transaction %s is left behind in %v, it says, though Kafka was not touched", o.ID, o.Partitions)
 		}
-		return fmt.Sprintf("transaction %s is open in %v", o.ID, o.Partitions)
+	}
+	if len(lag.Transactions) > 0 {
+		return fmt.Sprintf("transactions are open: %+v", lag.Transactions)
 	}
 	return ""
 }

@@ -261,7 +261,7 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 			says: []string{"table transactions is gone"}, broke: "tables running", undo: c.sql("RENAME TABLE DB.kept TO DB.transactions")},
 		{name: "an epoch that was not recorded", plant: c.sql("ALTER TABLE DB.topic_epochs DELETE WHERE topic = 'calls' SETTINGS mutations_sync = 1"),
 			want: map[string]string{"topics.ids": statusFailure}, says: []string{"does not know topic calls"}, broke: "running", undo: c.migrate},
-		{name: "clocks that disagree", plant: c.later(30 * time.Second), want: map[string]string{"clickhouse.clock": statusWarning}, says: []string{"30"}, undo: c.later(0)},
+		{name: "clocks that disagree", plant: c.later(35 * time.Second), want: map[string]string{"clickhouse.clock": statusWarning}, says: []string{"from ours: instants in its rows disagree"}, undo: c.later(0)},
 		{name: "a record that waits", plant: steps(sale, c.later(10*time.Minute)), want: clock, says: []string{"counterfoil-matching: in topic sales partition 1, which no copy of the role owns, offset 1 waits"},
 			broke: "running", undo: steps(c.later(0), salesRead(2))},
 		{name: "a transaction that nobody ends", plant: func(t *testing.T) {

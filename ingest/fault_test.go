@@ -149,9 +149,7 @@ func TestACommitWithUnknownOutcomeIsLookedUp(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			n := &wire{}
 			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "TRANSACTION_TIMEOUT": "3s", "REPLY_WAIT": "5s"})
-			if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
-				t.Fatalf("before: status %d", status)
-			}
+			warm(t, s, key)
 			_, before := w.stored(t)
 			var ends atomic.Int32
 			n.set(func(k kmsg.Key) fate {
@@ -202,11 +200,9 @@ func TestALongOutageAfterAnUnknownCommitGivesTheBytesBackOnce(t *testing.T) {
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	n := &wire{}
 	s := w.startOn(t, n, map[string]string{
-		"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "20s", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "500ms", "BACKLOG_LIMIT": "1s",
+		"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "20s", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "2s", "BACKLOG_LIMIT": "2s",
 	})
-	if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
-		t.Fatalf("before: status %d", status)
-	}
+	warm(t, s, key)
 	var away atomic.Bool
 	n.set(func(k kmsg.Key) fate {
 		if k == kmsg.EndTxn {
@@ -217,7 +213,7 @@ func TestALongOutageAfterAnUnknownCommitGivesTheBytesBackOnce(t *testing.T) {
 		}
 		return pass
 	})
-	time.AfterFunc(4*time.Second, func() { n.set(func(kmsg.Key) fate { return pass }) })
+	time.AfterFunc(6*time.Second, func() { n.set(func(kmsg.Key) fate { return pass }) })
 	if status, body, _ := do(t, s, "POST", "/test", key, []testItem{{Ref: "a", Account: "1"}}); status != 503 {
 		t.Errorf("status %d, want 503: %s", status, body)
 	}
@@ -252,9 +248,7 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 		t.Run(c.name, func(t *testing.T) {
 			n := &wire{}
 			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "500ms", "TRANSACTION_TIMEOUT": "1s", "REPLY_WAIT": "1s"})
-			if status, _ := post(t, s, key, testItem{Ref: "before", Account: "1"}); status != 200 {
-				t.Fatalf("before: status %d", status)
-			}
+			warm(t, s, key)
 			_, before := w.stored(t)
 			var away atomic.Bool
 			n.set(func(k kmsg.Key) fate {

@@ -584,6 +584,19 @@ func post(t testing.TB, s *ingest.Service, key string, items ...testItem) (int, 
 	return status, a
 }
 
+// warm waits until the service gives a batch its outcomes within REPLY_WAIT: the first of a process takes longest.
+func warm(t testing.TB, s *ingest.Service, key string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		switch status, _ := post(t, s, key, testItem{Ref: "warm", Account: "1"}); {
+		case status == http.StatusOK:
+			return
+		case status != http.StatusAccepted || time.Now().After(deadline):
+			t.Fatalf("before: status %d", status)
+		}
+	}
+}
+
 func TestReadEndsWhereTheMarkerOfAnAbortLiesBeyondTheEnd(t *testing.T) {
 	w := newWorld(t)
 	from := w.ends(t, schemas.Batches)

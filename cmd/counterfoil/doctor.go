@@ -670,7 +670,7 @@ func (d *doctor) checkReplication(ctx context.Context) (string, []problem, error
 	}
 	if len(single) > 0 {
 		problems = append(problems, problem{Status: statusWarning, Breaks: []promise{promisePower},
-			What: fmt.Sprintf("%s on one broker only: its disk, and what it had not yet written there when the power went, are all there is (%s)", plural(len(single), "topic"), firstFew(single)),
+			What: fmt.Sprintf("%s on one broker only: its disk, and what it had not yet written there when the power went, are all there is, and Apache Kafka may forget ends of transactions when it is killed and started again (%s)", plural(len(single), "topic"), firstFew(single)),
 			Do:   "for more than a trial: three brokers or more, before the first counterfoil migrate; existing topics are copied with kafka-reassign-partitions.sh, with min.insync.replicas=2"})
 	}
 	return "every topic has several copies, of which two acknowledge", problems, nil

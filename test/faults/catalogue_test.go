@@ -351,13 +351,12 @@ func (r *run) adoptOffsets(lost ...string) {
 }
 
 // killKafka kills the broker and starts it again. An Apache Kafka that comes back without the offsets of a group, though they are in its log (it has
-// been seen to, on a machine with far too much to do), or without the markers of a transaction, needs an operator, as the roles and doctor say.
+// been seen to, on a machine with far too much to do), needs an operator, as the roles and doctor say.
 func (r *run) killKafka(dice *rand.Rand) {
-	var lost, left []string
+	var lost []string
 	func() {
 		defer r.hold("kafka")()
 		before := r.committed()
-		killed := time.Now()
 		r.excuse(func() {
 			r.c.Broken.Broker.Kill()
 			sleep(dice, 0, 3*time.Second)
@@ -365,51 +364,15 @@ func (r *run) killKafka(dice *rand.Rand) {
 		}, r.c.Ingest...)
 		after := r.committed()
 		lost = slices.DeleteFunc(before, func(group string) bool { return slices.Contains(after, group) })
-		if len(lost) == 0 { // else lag fails, which does not know how far the group is
-			left = r.leftBehind(killed)
-		}
 	}()
-	if len(lost)+len(left) == 0 {
+	if len(lost) == 0 {
 		return
 	}
-	if len(lost) > 0 {
-		r.t.Logf("KAFKA FORGOT the offsets of %v", lost)
-	}
-	if len(left) > 0 {
-		r.t.Logf("KAFKA FORGOT MARKERS in %v", left)
-		r.forgot.Store(true)
-	}
+	r.t.Logf("KAFKA FORGOT the offsets of %v", lost)
 	if r.have&apache == 0 {
 		r.t.Error("only Apache Kafka has been seen to forget anything")
 	}
-	r.standStill(dice, func() {
-		r.adopt("--transactions")
-		if len(lost) > 0 {
-			r.adoptOffsets(lost...)
-		}
-	})
-}
-
-// leftBehind waits until every transaction of before a time has ended, or no coordinator is at work on it, and returns where the latter are open.
-func (r *run) leftBehind(before time.Time) (all []string) {
-	r.eventually("see the transactions end", func(ctx context.Context) error {
-		asked := time.Now()
-		lag, err := r.tryLag(ctx)
-		if err != nil {
-			return err
-		}
-		all = nil
-		for _, t := range lag.Transactions {
-			switch {
-			case t.LeftBehind:
-				all = append(all, t.Partitions...)
-			case t.Seconds > asked.Sub(before).Seconds():
-				return fmt.Errorf("transaction %s is open for %.1f s in %v", t.ID, t.Seconds, t.Partitions)
-			}
-		}
-		return nil
-	})
-	return all
+	r.standStill(dice, func() { r.adoptOffsets(lost...) })
 }
 
 // lag is what counterfoil lag says.
@@ -444,17 +407,6 @@ func (r *run) lag(ctx context.Context) *lag {
 		r.t.Fatal(err)
 	}
 	return said
-}
-
-// adopt has counterfoil adopt do something.
-func (r *run) adopt(flag string) {
-	r.eventually("adopt "+flag, func(context.Context) error {
-		ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
-		defer cancel()
-		out, err := harness.TryRun(ctx, harness.Binary(r.t), r.c.Settings(), "", "adopt", flag, "--yes")
-		r.t.Logf("counterfoil adopt %s: %v\n%s", flag, err, out)
-		return err
-	})
 }
 
 // committed are those of our groups that have committed offsets. Kafka keeps all of a group in one place.

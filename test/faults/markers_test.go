@@ -170,3 +170,25 @@ func ends(t *testing.T, r *run) map[place]int64 {
 	listed.Each(func(end kadm.ListedOffset) { all[place{topic: end.Topic, partition: end.Partition}] = end.Offset })
 	return all
 }
+
+// leftBehind waits until every transaction of before a time has ended, or no coordinator is at work on it, and returns where the latter are open.
+func (r *run) leftBehind(before time.Time) (all []string) {
+	r.eventually("see the transactions end", func(ctx context.Context) error {
+		asked := time.Now()
+		lag, err := r.tryLag(ctx)
+		if err != nil {
+			return err
+		}
+		all = nil
+		for _, t := range lag.Transactions {
+			switch {
+			case t.LeftBehind:
+				all = append(all, t.Partitions...)
+			case t.Seconds > asked.Sub(before).Seconds():
+				return fmt.Errorf("transaction %s is open for %.1f s in %v", t.ID, t.Seconds, t.Partitions)
+			}
+		}
+		return nil
+	})
+	return all
+}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +28,6 @@ type run struct {
 	conn         driver.Conn // of faults
 	have         need
 	samples      *sampler
-	forgot       atomic.Bool // Kafka forgot markers, see killKafka
 	extraProcess *harness.Copy
 	extraSink    *harness.Copy
 
@@ -233,9 +231,6 @@ func (r *run) check(l *load.Load) bool {
 	checker.Prove(r.t, &r.c.Parts, r.sent, func(w *checker.World) []string {
 		return slices.Concat(l.Wrong(), r.unanswered(l), r.jobs(l), dead(w, l), r.samples.found())
 	})
-	if r.t.Failed() && r.forgot.Load() {
-		r.t.Log("Kafka forgot markers in this run, see the package comment: what is broken in the partitions that KAFKA FORGOT MARKERS names may be its doing")
-	}
 	accepted := 0
 	for _, s := range sent {
 		if s.Verdict == harness.Accepted {

@@ -23,21 +23,36 @@ import (
 )
 
 const (
-	apacheStart = 5 * time.Minute // 4 s on an idle machine, and until the session of one that was killed is over: 9 s
+	apacheStart = 5 * time.Minute // 4 s on an idle machine
 	apacheStop  = 30 * time.Second
+	// After so long the controller no longer takes a broker that was killed for alive (broker.session.timeout.ms, and until it looks).
+	apacheSession = 9500 * time.Millisecond
 	// A cluster id is 16 bytes in URL-safe base64; brokers of tests need no two.
 	apacheClusterID = "Y291bnRlcmZvaWwtdGVzdA"
 )
 
-// serverProperties is a broker that is its own controller. Verbs: broker port, controller port (twice), log folder, the address that it
-// tells clients.
-const serverProperties = `process.roles=broker,controller
+// Roles of a process, which its files are named by.
+const (
+	controllerRole = "controller"
+	brokerRole     = "broker"
+)
+
+// Verbs: controller port, folder of the data; of the broker its port, and the address that it tells clients.
+const (
+	controllerProperties = `process.roles=controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+listeners=CONTROLLER://127.0.0.1:%[1]d
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:%[1]d
+log.dirs=%[2]s
+`
+	brokerProperties = `process.roles=broker
+node.id=2
+listeners=PLAINTEXT://127.0.0.1:%[3]d
 advertised.listeners=PLAINTEXT://%[4]s
 controller.listener.names=CONTROLLER
-controller.quorum.voters=1@127.0.0.1:%[2]d
-log.dirs=%[3]s
+controller.quorum.voters=1@127.0.0.1:%[1]d
+log.dirs=%[2]s
 auto.create.topics.enable=false
 num.partitions=4
 default.replication.factor=1
@@ -56,14 +71,17 @@ group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=100
 `
+)
 
-// Apache is an Apache Kafka broker with a data folder of its own, running as a child process.
+// Apache is an Apache Kafka with a data folder of its own: a controller, and a broker, which is what faults befall. Both are child processes.
 type Apache struct {
-	dir     string
-	addr    string
-	java    string
-	jars    string
-	process *process // nil while it does not run
+	dir        string
+	addr       string
+	java       string
+	jars       string
+	controller *process
+	broker     *process  // nil while it does not run
+	killed     time.Time // when the broker last ended without a word to the controller
 }
 
 // sharedApache returns the broker of the test process, which the first call starts.
@@ -77,7 +95,7 @@ func sharedApache(t testing.TB) *Apache {
 			t.Fatal(err)
 		}
 		a := newApache(t, filepath.Join(dir, "apache"), 0, "")
-		shared.ends = append(shared.ends, func() { a.end(syscall.SIGKILL) })
+		shared.ends = append(shared.ends, a.close)
 		a.Start(t)
 		shared.apache = a
 	}
@@ -98,12 +116,12 @@ func ApacheKafkaBehind(t testing.TB, port int, advertised string) *Apache {
 
 func startApache(t testing.TB, a *Apache) *Apache {
 	t.Helper()
-	t.Cleanup(func() { a.end(syscall.SIGKILL) })
+	t.Cleanup(a.close)
 	a.Start(t)
 	return a
 }
 
-// newApache formats a data folder. A free port is taken for port 0; without an advertised address it is that of the port.
+// newApache formats the data folders. A free port is taken for port 0; without an advertised address it is that of the port.
 func newApache(t testing.TB, dir string, port int, advertised string) *Apache {
 	t.Helper()
 	java, err := exec.LookPath("java")
@@ -120,52 +138,81 @@ func newApache(t testing.TB, dir string, port int, advertised string) *Apache {
 	}
 	port = cmp.Or(port, ports[0])
 	a := &Apache{dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), java: java, jars: filepath.Join(libs, "*")}
-	properties := fmt.Sprintf(serverProperties, port, ports[1], filepath.Join(dir, "logs"), cmp.Or(advertised, a.addr))
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(a.config(), []byte(properties), 0o644)); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	format := exec.Command(java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", a.jars,
-		"kafka.tools.StorageTool", "format", "-t", apacheClusterID, "-c", a.config())
-	if out, err := format.CombinedOutput(); err != nil {
-		t.Fatalf("format %s: %v\n%s", dir, err, out)
-	}
+	a.format(t, controllerRole, fmt.Sprintf(controllerProperties, ports[1], a.data(controllerRole)))
+	a.format(t, brokerRole, fmt.Sprintf(brokerProperties, ports[1], a.data(brokerRole), port, cmp.Or(advertised, a.addr)))
 	return a
 }
 
-func (a *Apache) config() string { return filepath.Join(a.dir, "server.properties") }
+func (a *Apache) config(role string) string { return filepath.Join(a.dir, role+".properties") }
+func (a *Apache) output(role string) string { return filepath.Join(a.dir, role+".output") }
+func (a *Apache) data(role string) string   { return filepath.Join(a.dir, role) }
+
+// format makes the data folder of a role.
+func (a *Apache) format(t testing.TB, role, properties string) {
+	t.Helper()
+	if err := os.WriteFile(a.config(role), []byte(properties), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	format := exec.Command(a.java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", a.jars,
+		"kafka.tools.StorageTool", "format", "-t", apacheClusterID, "-c", a.config(role))
+	if out, err := format.CombinedOutput(); err != nil {
+		t.Fatalf("format %s: %v\n%s", a.data(role), err, out)
+	}
+}
 
 // Broker is how to reach it; the address stays the same over restarts.
 func (a *Apache) Broker() *Broker { return &Broker{Addrs: []string{a.addr}} }
 
-// Start starts the broker, or starts it again on its data, and returns when it answers.
+// Start starts the broker, or starts it again on its data, and returns when it answers. One that was killed waits until the controller has seen that:
+// before, 4.3.1 would go on as its own coordinator of transactions until the controller makes it register anew, and in that moment, in which no
+// partition has a leader, forget markers that it still has to write, because it takes these partitions for deleted.
 func (a *Apache) Start(t testing.TB) {
 	t.Helper()
-	log, err := os.OpenFile(filepath.Join(a.dir, "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if a.controller == nil {
+		a.controller = a.run(t, controllerRole, "-Xmx256m", "-XX:TieredStopAtLevel=1")
+	}
+	time.Sleep(time.Until(a.killed.Add(apacheSession)))
+	a.broker = a.run(t, brokerRole, "-Xmx512m")
+	ctx, cancel := context.WithTimeout(context.Background(), apacheStart)
+	defer cancel()
+	for {
+		err := a.answers(ctx)
+		if err == nil {
+			return
+		}
+		role := brokerRole
+		select {
+		case <-time.After(50 * time.Millisecond):
+			continue
+		case <-a.broker.ended:
+			err = fmt.Errorf("the broker ended: %w", a.broker.exit)
+		case <-a.controller.ended:
+			role, err = controllerRole, fmt.Errorf("the controller ended: %w", a.controller.exit)
+		case <-ctx.Done():
+		}
+		out, _ := os.ReadFile(a.output(role))
+		t.Fatalf("Apache Kafka does not answer: %v\n%s", err, out[max(0, len(out)-4<<10):])
+	}
+}
+
+// run starts the process of a role.
+func (a *Apache) run(t testing.TB, role string, options ...string) *process {
+	t.Helper()
+	log, err := os.OpenFile(a.output(role), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(a.java, "-Xmx512m", "-cp", a.jars, "kafka.Kafka", a.config())
+	cmd := exec.Command(a.java, append(options, "-cp", a.jars, "kafka.Kafka", a.config(role))...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = a.dir, log, log
-	if a.process, err = startProcess(cmd); err != nil {
-		t.Fatalf("start Apache Kafka: %v", err)
+	p, err := startProcess(cmd)
+	if err != nil {
+		t.Fatalf("start the %s of Apache Kafka: %v", role, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), apacheStart)
-	defer cancel()
-	for {
-		if err = a.answers(ctx); err == nil {
-			return
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-			continue
-		case <-a.process.ended:
-			err = fmt.Errorf("it ended: %w", a.process.exit)
-		case <-ctx.Done():
-		}
-		out, _ := os.ReadFile(log.Name())
-		t.Fatalf("Apache Kafka does not answer: %v\n%s", err, out[max(0, len(out)-4<<10):])
-	}
+	return p
 }
 
 // answers is nil when the broker says that it is part of the cluster, which comes after it accepts connections.
@@ -209,34 +256,39 @@ func (a *Apache) Resume(t testing.TB) { a.signal(t, syscall.SIGCONT) }
 
 func (a *Apache) signal(t testing.TB, sig syscall.Signal) {
 	t.Helper()
-	if a.process == nil {
+	if a.broker == nil {
 		t.Fatalf("%v: the broker does not run", sig)
 	}
-	if err := a.process.cmd.Process.Signal(sig); err != nil {
+	if err := a.broker.cmd.Process.Signal(sig); err != nil {
 		t.Fatalf("%v: %v", sig, err)
 	}
 }
 
 // end ends the broker if it runs; one that does not heed sig is killed.
 func (a *Apache) end(sig syscall.Signal) {
-	if a.process == nil {
+	if a.broker == nil {
 		return
 	}
-	_ = a.process.cmd.Process.Signal(sig) // fails only where it has just ended
-	select {
-	case <-a.process.ended:
-	case <-time.After(apacheStop):
-		_ = a.process.cmd.Process.Kill()
-		<-a.process.ended
+	if !a.broker.end(sig, apacheStop) {
+		a.killed = time.Now()
 	}
-	a.process = nil
+	a.broker = nil
+}
+
+// close kills both processes.
+func (a *Apache) close() {
+	a.end(syscall.SIGKILL)
+	if a.controller != nil {
+		a.controller.end(syscall.SIGKILL, apacheStop)
+		a.controller = nil
+	}
 }
 
 // LoseMarker takes the last batch off the log of a partition, where that is the marker of a transaction's end, as if the broker had been killed
 // before it was written and had forgotten it. It reports whether it was. The broker must have been killed.
 func (a *Apache) LoseMarker(t testing.TB, topic string, partition int32) bool {
 	t.Helper()
-	segments, err := filepath.Glob(filepath.Join(a.dir, "logs", fmt.Sprintf("%s-%d", topic, partition), "*.log"))
+	segments, err := filepath.Glob(filepath.Join(a.data(brokerRole), fmt.Sprintf("%s-%d", topic, partition), "*.log"))
 	if err != nil || len(segments) == 0 {
 		t.Fatalf("the log of %s/%d: %d segments, %v", topic, partition, len(segments), err)
 	}
@@ -286,6 +338,18 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// end ends the process, with SIGKILL where it does not heed sig within a time, and reports whether it ended by itself.
+func (p *process) end(sig syscall.Signal, within time.Duration) (orderly bool) {
+	_ = p.cmd.Process.Signal(sig) // fails only where it has just ended
+	select {
+	case <-p.ended:
+	case <-time.After(within):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
+	return p.cmd.ProcessState.Exited()
 }
 
 // OnLauncher runs f on one thread that lives as long as this process: the kernel takes the end of the thread

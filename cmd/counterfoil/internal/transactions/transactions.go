@@ -2,9 +2,9 @@
 //
 // Readers of committed records stop before the first record of an open transaction. Usually its coordinator ends it: by its producer's word, or
 // by itself when its time has passed. First it writes down what it has decided, in the topic __transaction_state, and then a marker into each
-// partition. An Apache Kafka that is killed between the two has been seen to take the markers for written when it comes back (4.3.1, one broker).
-// The transaction is then open for good wherever no marker was written, while it is committed elsewhere, and the readers wait for good. To abort
-// it, as kafka-transactions.sh does, would undo a part of what was committed.
+// partition. Apache Kafka 4.3.1 leaves out the partitions that have no leader at that moment, as if they were deleted, as those of a lone broker have
+// none while it registers again after a kill. The transaction is then open for good in them, while it is committed elsewhere, and the readers wait for
+// good. To abort it, as kafka-transactions.sh does, would undo a part of what was committed.
 //
 // So: [Find] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). What its coordinator is not at work on is
 // left behind. [Decide] reads in __transaction_state what was decided on such a one, and [End] writes the markers that are missing.

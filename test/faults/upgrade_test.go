@@ -156,8 +156,17 @@ var widened = []string{"batches", "ownership", "customer_events", "sales", "unpr
 // no binary here knows.
 func addColumns(t *testing.T, r *run) {
 	t.Helper()
+	const column = " ADD COLUMN added_9999 Int64 DEFAULT 7 AFTER tenant"
 	for _, table := range widened {
-		r.c.SQL("ALTER TABLE " + table + " ADD COLUMN added_9999 Int64 DEFAULT 7 AFTER tenant")
+		if len(r.c.CH.Nodes) == 0 {
+			r.c.SQL("ALTER TABLE " + table + column)
+		}
+		// Of a cluster each server has the rows of its shard, and a table that stands for those of all: the former first.
+		for _, name := range []string{table + "_local", table} {
+			for _, node := range r.c.CH.Nodes {
+				node.Exec(t, "ALTER TABLE "+r.c.Database+"."+name+column)
+			}
+		}
 	}
 	r.c.SQL("INSERT INTO migrations (number, name, checksum) VALUES (9999, 'of_a_later_version', repeat('0', 64))")
 }

@@ -158,14 +158,16 @@ func (s *Service) admit(r *http.Request, key *schemas.APIKey, door string) (*Cal
 	return &Caller{Tenant: key.Tenant, KeyID: key.ID, Door: door}, nil
 }
 
-// headerCredential reads the places that every door takes.
-func headerCredential(r *http.Request) Credential {
+// headerCredential reads the places that every door takes. The first that holds anything counts.
+func headerCredential(r *http.Request) (c Credential) {
 	scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return KeyCredential(strings.TrimSpace(rest))
+		c = KeyCredential(strings.TrimSpace(rest))
+	} else if user, password, ok := r.BasicAuth(); ok {
+		c = PairCredential(user, password)
 	}
-	if user, password, ok := r.BasicAuth(); ok {
-		return PairCredential(user, password)
+	if c.given() {
+		return c
 	}
 	return KeyCredential(strings.TrimSpace(r.Header.Get("X-Api-Key")))
 }

@@ -66,6 +66,7 @@ func TestEveryDoorTakesEveryFormOfAKey(t *testing.T) {
 		{name: "a partner's own place is empty", header: "X-Api-Key: " + key, extra: []ingest.Credential{{}}, want: "ok"},
 		{name: "of the tenant named", extra: []ingest.Credential{{ID: id, Secret: secret, Tenant: "demo"}}, want: "ok"},
 		{name: "of another tenant than named", extra: []ingest.Credential{{ID: id, Secret: secret, Tenant: "other"}}, want: ingest.CodeUnauthenticated},
+		{name: "no place holds anything", header: "Authorization: Bearer ", want: ingest.CodeUnauthenticated},
 		{name: "none", want: ingest.CodeUnauthenticated},
 		{name: "wrong secret", header: "X-Api-Key: " + wrong, want: ingest.CodeUnauthenticated},
 		{name: "empty secret", header: "X-Api-Key: " + id + ".", want: ingest.CodeUnauthenticated},
@@ -93,6 +94,20 @@ func TestEveryDoorTakesEveryFormOfAKey(t *testing.T) {
 				t.Errorf("caller %+v", caller)
 			}
 		})
+	}
+}
+
+func TestAnEmptyCredentialHidesNone(t *testing.T) {
+	keys := &keyTable{}
+	key := keys.add(t, "demo", ingest.KeyOptions{})
+	s := offline(t, keys, nil)
+	for _, authorization := range []string{"Bearer ", "Bearer", "Basic Og==", "Basic", "Negotiate x"} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Header.Set("Authorization", authorization)
+		r.Header.Set("X-Api-Key", key)
+		if _, err := s.Authenticate(r, ingest.DoorHelloID); err != nil {
+			t.Errorf("%s: %v", authorization, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -117,8 +118,29 @@ func (s *Service) Handler() http.Handler {
 			WriteProblem(rec, refused)
 			return
 		}
-		s.mux.ServeHTTP(rec, r)
+		s.mux.ServeHTTP(rec, withoutEmptySegments(r))
 	})
+}
+
+// withoutEmptySegments is the request for /a/b where one for /a//b came, as from a client whose base ends in a slash: the partners' servers take it
+// so, and ServeMux would send a redirect, which not every client follows with a POST.
+func withoutEmptySegments(r *http.Request) *http.Request {
+	escaped := r.URL.EscapedPath()
+	if !strings.Contains(escaped, "//") {
+		return r
+	}
+	for strings.Contains(escaped, "//") {
+		escaped = strings.ReplaceAll(escaped, "//", "/")
+	}
+	to := *r.URL
+	var err error
+	if to.Path, err = url.PathUnescape(escaped); err != nil {
+		return r
+	}
+	to.RawPath = escaped
+	r = r.WithContext(r.Context()) // a copy: the access log has what came
+	r.URL = &to
+	return r
 }
 
 // headerBytes is what the request line and the headers have. net/http keeps its limit only to within its buffers, some 8 KiB, and

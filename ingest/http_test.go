@@ -120,6 +120,18 @@ func TestASlowClientHoldsLittleAndNotForLong(t *testing.T) {
 	}
 }
 
+func TestSlashesMayBeDoubled(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	s := w.start(t, nil)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for _, path := range []string{"//test", "/test", "///test"} {
+		if status, body, _ := do(t, s, "POST", path, key, []testItem{{Account: "1"}}); status != 200 {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+}
+
 func TestAPanicIs500WithoutInternals(t *testing.T) {
 	w := newWorld(t)
 	s := w.start(t, nil)

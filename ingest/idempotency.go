@@ -56,14 +56,22 @@ func noteBody(r *http.Request, body []byte) {
 // noteToken notes the token that a request has in its body: a caller that logs in anew sends the same request with another one.
 func noteToken(r *http.Request, token string) { of(r.Context()).token = []byte(token) }
 
-// hash is SHA-256 of what the request says: the same bytes of another media type say something else. Left out is what differs when a caller
-// makes the same request anew: the token, and the boundary between the parts of a form.
-func (q *request) hash() []byte {
+// hash is SHA-256 of what the request says to a door: the same bytes of another media type say something else, but for one that ignores it, and the
+// query matters to one door alone. Left out is what differs when a caller makes the same request anew: the token, and the boundary between the
+// parts of a form.
+func (q *request) hash(door string) []byte {
+	media, query := q.media, ""
+	switch door {
+	case DoorCRM:
+		media = "application/json"
+	case DoorAvon:
+		query = q.query
+	}
 	h := sha256.New()
 	mark := []byte{0}
 	part := func(b []byte) { h.Write(b); h.Write(mark) }
-	part([]byte(q.media))
-	part([]byte(q.query))
+	part([]byte(media))
+	part([]byte(query))
 	switch {
 	case len(q.token) > 0:
 		for b := range bytes.SplitSeq(q.body, q.token) {
@@ -98,7 +106,7 @@ func (q *request) repeatable(b *Batch) (*repeatable, error) {
 	if err := schemas.CheckIdempotencyKey(q.keys); err != nil {
 		return nil, &Error{Code: CodeIdempotencyKey, Message: schemas.ErrIdempotencyKey.Error(), Index: -1, Cause: "idempotency_key"}
 	}
-	p := &repeatable{route: b.Door + " " + b.Operation, key: q.keys[0], bodyHash: q.hash()}
+	p := &repeatable{route: b.Door + " " + b.Operation, key: q.keys[0], bodyHash: q.hash(b.Door)}
 	q.body = nil // not for as long as the request waits
 	return p, nil
 }

@@ -270,11 +270,13 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
 	avon.New(s).Register(s.Mux())
 	mediahawk.New(s, w.reports).Register(s.Mux())
+	crmcom.New(s).Register(s.Mux())
 	caller := w.keys.add(t, "demo", ingest.KeyOptions{})
 	form := func(boundary, amount string) string {
 		return strings.ReplaceAll("--^\r\nContent-Disposition: form-data; name=\"FinancialTransactions\"\r\n\r\n[{BeeNumberCustomer:"+amount+"}]\r\n--^--\r\n", "^", boundary)
 	}
 	const parts, event, upload = "multipart/form-data; boundary=", `{"kind":"web"}`, `{"lookback":12,"sales":[]}`
+	const bulk, rows = crmcom.Base + "customer_events/bulk/web/create", `{"web_customer_events_set":[{}]}`
 	type request struct{ path, contentType, body string }
 	for name, c := range map[string]struct {
 		first, second request
@@ -284,8 +286,10 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 		"another spelling of the media type":   {request{"/v1/customer-events", "application/json", "[" + event + "]"}, request{"/v1/customer-events", "Application/JSON; charset=UTF-8", "[" + event + "]"}, true},
 		"a form that was built anew":           {request{avon.Path, parts + "aaa", form("aaa", "1")}, request{avon.Path, parts + `"b b"`, form("b b", "1")}, true},
 		"another form":                         {request{avon.Path, parts + "aaa", form("aaa", "1")}, request{avon.Path, parts + "aaa", form("aaa", "2")}, false},
-		"the parameters in another order":      {request{"/test?a=1&b=%32", "", twoItems}, request{"/test?%62=2&a=1", "", twoItems}, true},
-		"another value of a parameter":         {request{"/test?a=1&b=2", "", twoItems}, request{"/test?a=1&b=3", "", twoItems}, false},
+		"a media type that does not matter":    {request{bulk, "application/json", rows}, request{bulk, "text/plain", rows}, true},
+		"a parameter that does not matter":     {request{bulk, "application/json", rows}, request{bulk + "?a=1", "application/json", rows}, true},
+		"the parameters in another order":      {request{avon.Path + "?format=xml&financialTransactions=[{}]", "", ""}, request{avon.Path + "?%66inancialTransactions=[{}]&format=xml", "", ""}, true},
+		"another value of a parameter":         {request{avon.Path + "?financialTransactions=[{}]", "", ""}, request{avon.Path + "?financialTransactions=[{},{}]", "", ""}, false},
 		"the key of the caller in any form":    {request{"/sales/batches", "application/json", upload}, request{"/sales/batches?api%5Fkey=" + url.QueryEscape(caller) + "&API_KEY=x", "application/json", upload}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

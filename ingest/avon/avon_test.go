@@ -277,6 +277,17 @@ func TestLimits(t *testing.T) {
 	if w := serve(c, "POST", "/json/reply/FinancialTransactionsBatchCreate[]", nil, array); w.Code != 413 || c.got != nil {
 		t.Errorf("in an array of requests: %d %s", w.Code, w.Body)
 	}
+	for _, in := range []struct {
+		index     int // of the transaction that is too large, in all of the array
+		field, at string
+	}{{0, "FinancialTransactions[0]", "0"}, {1, "FinancialTransactions[1]", "0"}, {2, "FinancialTransactions[0]", "2"}, {3, "FinancialTransactions[1]", "2"}} {
+		c := &core{t: t, refuse: &ingest.Error{Code: ingest.CodeTooLarge, Message: "too large", Index: in.index}}
+		w := serve(c, "POST", "/json/reply/FinancialTransactionsBatchCreate[]", nil,
+			`[{"financialTransactions":[{},{}]},{},{"financialTransactions":[{},{}]}]`)
+		if body := w.Body.String(); w.Code != 413 || w.Header().Get("X-AutoBatch-Completed") != "0" || !strings.Contains(body, `"meta":{"AutoBatchIndex":"`+in.at+`"}`) || !strings.Contains(body, in.field) {
+			t.Errorf("%d: %d %v %s", in.index, w.Code, w.Header(), body)
+		}
+	}
 	deep := map[string]string{
 		"application/json":                  `{"x":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`,
 		"application/jsv":                   `{x:` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`,

@@ -26,7 +26,7 @@
 //	a body without a Content-Type, or with  400 on the documented route; on a pre-defined one the        ServiceStack ignores the body and
 //	an unknown one                          format of the path counts, below /api it is JSON             answers 200
 //	JSON or XML that is called a form       400                                                          curl calls it so, and it would be lost
-//	the list twice, also as body and URL    400                                                          one of the two would be lost
+//	the list twice in the body or the URL   400                                                          one of the two would be lost
 //	a member twice in a transaction, a      400                                                          the same
 //	column twice
 //	a list that is no list, elements that   400; null in the list is an empty transaction, and kept      the same
@@ -41,7 +41,7 @@
 //	XML                                     members in any order and case; the contract's namespace or   the serialiser drops what is not in the
 //	                                        none; what else stands in the list is refused                alphabet's order
 //	CSV                                     a first line without any known name is refused, and so is a  each row would become an empty
-//	                                        row with too many fields; a line break in quotes is LF       transaction
+//	                                        row with too many fields                                     transaction
 //	Accept                                  qualities count, lists are split, text/jsv, text/json,       the page asks for text/jsv; ServiceStack
 //	                                        text/xml are known, HTML is answered with JSON               does not see it
 //	success                                 200 and {}; oneway 204                                       the page's sample is a skeleton

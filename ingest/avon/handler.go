@@ -1,6 +1,7 @@
 package avon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -91,11 +92,9 @@ func predefined(r *http.Request, f format) route {
 
 // apiRoute reads /api/FinancialTransactionsBatchCreate[.format], which newer servers have.
 func apiRoute(r *http.Request) route {
-	rt := route{body: formatJSON}
 	name, suffix, found := strings.Cut(r.PathValue("operation"), ".")
-	if found {
-		rt.format, rt.suffix = suffixes[strings.ToLower(suffix)], true
-	}
+	f := suffixes[strings.ToLower(suffix)]
+	rt := route{format: f, body: cmp.Or(f, formatJSON)}
 	name, rt.auto = strings.CutSuffix(name, "[]")
 	rt.known = strings.EqualFold(name, operation) && (!found || rt.format != noFormat)
 	return rt
@@ -161,6 +160,9 @@ func (a answer) write(w http.ResponseWriter, out output) {
 	_, _ = w.Write(a.body) // the client is gone; the access log shows it by the bytes
 }
 
+// autoBatchIndex is the member of meta that says which DTO of an array failed.
+const autoBatchIndex = "AutoBatchIndex"
+
 // Codes of ServiceStack: the exception's class where it throws one that the contract knows, else the name of the HTTP status.
 const (
 	serialization = "SerializationException"
@@ -184,8 +186,13 @@ var codes = map[ingest.Code]string{
 
 // refusal puts an error into the partner's form. Nothing of the request was accepted.
 func refusal(w http.ResponseWriter, r *http.Request, out output, err error) answer {
-	if m, ok := err.(*malformed); ok {
-		err = ingest.NewError(ingest.CodeMalformed, m.message(r))
+	reply := answer{}
+	var meta map[string]string
+	switch refused := err.(type) {
+	case *malformed:
+		err = ingest.NewError(ingest.CodeMalformed, refused.message(r))
+	case *refusedDTO:
+		err, reply.completed, meta = refused.cause, "0", map[string]string{autoBatchIndex: strconv.Itoa(refused.index)}
 	}
 	e := ingest.AsError(err)
 	ingest.NoteError(r, e)
@@ -194,11 +201,12 @@ func refusal(w http.ResponseWriter, r *http.Request, out output, err error) answ
 	if !ok {
 		code = internal
 	}
-	status := &responseStatus{ErrorCode: code, Message: e.Message, Errors: []responseError{}}
+	status := &responseStatus{ErrorCode: code, Message: e.Message, Errors: []responseError{}, Meta: meta}
 	if e.Index >= 0 {
 		status.Errors = append(status.Errors, responseError{code, list + "[" + strconv.Itoa(e.Index) + "]", e.Message})
 	}
-	return answer{status: e.Status(), body: formatResponse(out, status)}
+	reply.status, reply.body = e.Status(), formatResponse(out, status)
+	return reply
 }
 
 // message is what ServiceStack says of a body that it cannot read, the apostrophe included that nothing opens.
@@ -232,11 +240,37 @@ func (a *Adapter) create(r *http.Request, rt *route, query url.Values, out outpu
 			Tenant: caller.Tenant, KeyID: caller.KeyID, Door: ingest.DoorAvon, Operation: operation, Kind: schemas.KindTransactions, Items: items,
 		})
 		if err != nil {
-			return answer{}, err
+			return answer{}, q.located(err, rt)
 		}
 	}
 	return q.outcome(receipt, rt, out), nil
 }
+
+// located says of a refusal that names a transaction in which DTO of an array that is.
+func (q *request) located(err error, rt *route) error {
+	e := ingest.AsError(err)
+	if !rt.auto || e.Index < 0 {
+		return err
+	}
+	begin := 0
+	for index, end := range q.ends {
+		if e.Index < end {
+			e := *e
+			e.Index -= begin
+			return &refusedDTO{&e, index}
+		}
+		begin = end
+	}
+	return err
+}
+
+// refusedDTO refuses a whole array of DTOs, because of one.
+type refusedDTO struct {
+	cause *ingest.Error
+	index int
+}
+
+func (e *refusedDTO) Error() string { return e.cause.Error() }
 
 // outcome is the answer to a request that was accepted, as far as it could be.
 func (q *request) outcome(receipt *ingest.Receipt, rt *route, out output) answer {
@@ -248,7 +282,7 @@ func (q *request) outcome(receipt *ingest.Receipt, rt *route, out output) answer
 		reply.status = status
 		if rt.auto {
 			reply.completed = strconv.Itoa(index)
-			s.Meta = map[string]string{"AutoBatchIndex": reply.completed}
+			s.Meta = map[string]string{autoBatchIndex: reply.completed}
 		}
 		reply.body = formatResponse(out, s)
 		return reply

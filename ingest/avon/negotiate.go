@@ -85,8 +85,8 @@ func bodyFormat(r *http.Request, rt *route) (f format, boundary string) {
 	return f, boundary
 }
 
-// negotiate chooses the form of the answer. What wins is, in this order: the suffix of a path, ?callback=, ?format=, the
-// format that a pre-defined route begins with, Accept, JSON. There is always an answer, never 406. A callback that is no name of a function
+// negotiate chooses the form of the answer. What wins is, in this order: the suffix of the documented path, ?callback=, ?format=, the
+// format that a pre-defined route names, Accept, JSON. There is always an answer, never 406. A callback that is no name of a function
 // is left out, and reported.
 func negotiate(r *http.Request, rt *route, query url.Values) (o output, badCallback bool) {
 	if rt.suffix {

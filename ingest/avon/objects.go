@@ -19,7 +19,7 @@ type source interface {
 
 type jsonSource struct{ *lenient.Reader }
 
-func newJSON(body string) source { return jsonSource{lenient.NewReader(body, lenient.JSON)} }
+func newJSON(body string) source { return jsonSource{lenient.NewReader(body, lenient.ServiceStack)} }
 
 var jsonKinds = [...]kind{
 	lenient.Invalid: invalid, lenient.Null: null, lenient.Bool: word, lenient.Number: word, lenient.String: text, lenient.Array: array, lenient.Object: object,
@@ -48,8 +48,17 @@ func (s jsvSource) Value() value {
 // isNull reports whether a value in the place of an object or list is none: the word null, which JSV does not know, means no other thing there.
 func isNull(v value) bool { return v.kind == null || v.kind == word && v.text == "null" }
 
-// object reads a body that is one DTO.
-func (q *request) object(s source) error { return ended(s, q.dto(s)) }
+// object reads a body that is one DTO. Only in an array of them may it be null.
+func (q *request) object(s source) error {
+	if s.Kind() == object {
+		return ended(s, q.dto(s))
+	}
+	s.Value()
+	if err := ended(s, nil); err != nil {
+		return err
+	}
+	return &malformed{"an object is expected"}
+}
 
 // array reads a body that is an array of DTOs.
 func (q *request) array(s source) error {

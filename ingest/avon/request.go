@@ -203,6 +203,7 @@ func read(b body) (*request, error) {
 	if err := q.one(b); err != nil {
 		return nil, err
 	}
+	q.listed = false // what the URL has comes after it
 	if err := q.parameters(b.query); err != nil {
 		return nil, err
 	}

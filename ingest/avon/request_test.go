@@ -232,13 +232,14 @@ func TestFormatsSayTheSame(t *testing.T) {
 				r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 			})},
 			{"CSV", "text/csv", Path, inCSV(want, small)},
-			{"CSV, BOM and capitals", "text/csv", Path, "\ufeff" + strings.ReplaceAll(inCSV(want, strings.ToUpper), "\n", "\r\n")},
+			{"CSV, BOM and capitals", "text/csv", Path, "\ufeff" + inCSV(want, strings.ToUpper)},
 			{"form", "application/x-www-form-urlencoded", Path, "other=1&FINANCIALTRANSACTIONS=" + url.QueryEscape(list) + "&empty="},
 			{"form in parts", partsType, Path, parts},
 			{"URL", "", Path + "?financialTransactions=" + url.QueryEscape(list), ""},
 			{"pre-defined route", "", "/jsv/reply/FinancialTransactionsBatchCreate", inJSV(want, small, "")},
 			{"pre-defined route, an unknown type", "text/plain", "/csv/reply/FinancialTransactionsBatchCreate", inCSV(want, small)},
-			{"pre-defined route of JSON", "", "/api/FinancialTransactionsBatchCreate.xml", inJSON(want, small, false)},
+			{"pre-defined route of JSON", "", "/api/FinancialTransactionsBatchCreate", inJSON(want, small, false)},
+			{"pre-defined route that names a format", "", "/api/FinancialTransactionsBatchCreate.csv", inCSV(want, small)},
 		} {
 			core := &core{t: t}
 			w := serve(core, "POST", c.path, http.Header{"Content-Type": {c.contentType}}, c.body)
@@ -264,6 +265,9 @@ func TestReads(t *testing.T) {
 			"{ BeeNumberCustomer=12345 FreeAmount=79228162514264337593543950335 BonusAmount=1000 TaxRate=0.0000000000000000000000000001 }\n"},
 		{"times", "application/json", `{"financialTransactions":[{"transactionTime":"\/Date(1425291300000-0500)\/"},{"transactionTime":20150302},{"transactionTime":"\/Date(-62135596800000)\/"},{"transactionTime":"0001-01-01T00:00:00.0000000"}]}`,
 			"{ TransactionTime=2015-03-02T10:15:00Z }\n{ TransactionTime=2015-03-02T00:00:00Z }\n{ }\n{ }\n"},
+		{"numbers without a digit before the point", "application/json", `{"financialTransactions":[{"taxRate":.5,"freeAmount":-.5,"bonusAmount":".5"}]}`, "{ FreeAmount=-0.5 BonusAmount=0.5 TaxRate=0.5 }\n"},
+		{"CSV: line ends, and those in quotes as they are", "text/csv", "campaign,state\r\n\"a\r\nb\nc\",ON\r\n\r\n\"\r\n\",\r\n", "{ Campaign=\"a\\r\\nb\\nc\" State=\"ON\" }\n{ Campaign=\"\\r\\n\" }\n"},
+		{"CSV: an empty field is no blank line, if in quotes", "text/csv", "campaign\n\n\" \"\n  \nC1\n\"\"\n", "{ Campaign=\" \" }\n{ Campaign=\"C1\" }\n{ }\n"},
 		{"null in the list", "application/json", `{"financialTransactions":[null]}`, "{ }\n"},
 		{"no list", "application/json", `{}`, ""},
 		{"members beside the list are unknown", "application/json", `{"beeNumberCustomer":1,"state":["x"]}`, ""},
@@ -271,7 +275,6 @@ func TestReads(t *testing.T) {
 		{"form: flat members bind to nothing", "application/x-www-form-urlencoded", "BeeNumberCustomer=1&State=ON", ""},
 		{"a null list", "application/json", `{"financialTransactions":null}`, ""},
 		{"an empty list", "application/json", `{"financialTransactions":[]}`, ""},
-		{"a null request", "application/json", ` null `, ""},
 		{"no body", "application/json", "", ""},
 		{"no body, no type", "", "", ""},
 		{"a body of white space", "application/xml", " \r\n", ""},
@@ -327,7 +330,9 @@ func TestRefusesByName(t *testing.T) {
 			[]string{"FinancialTransactions[2].TransactionAmount: '12,x' is an Invalid value for 'TransactionAmount'"}},
 		{"all of them", "application/json", `{"financialTransactions":[{"taxRate":"+5","state":["x"],"freeAmount":true},{"transactionTime":"02/03/2015"},{"taxArea":{}}]}`,
 			[]string{"FinancialTransactions[0].TaxRate", `FinancialTransactions[0].State: '["x"]' is an Invalid value for 'State'`, "FinancialTransactions[0].FreeAmount", "FinancialTransactions[1].TransactionTime", "FinancialTransactions[2].TaxArea"}},
-		{"leading zeros", "application/json", `{"financialTransactions":[{"taxRate":"007"}]}`, []string{"FinancialTransactions[0].TaxRate"}},
+		{"leading zeros", "application/json", `{"financialTransactions":[{"taxRate":"007"},{"taxRate":007}]}`, []string{"FinancialTransactions[0].TaxRate", "FinancialTransactions[1].TaxRate: '007' is an Invalid value for 'TaxRate'"}},
+		{"a plus sign", "application/json", `{"financialTransactions":[{"taxRate":"+5"},{"taxRate":+5},{"taxRate":-.}]}`,
+			[]string{"FinancialTransactions[0].TaxRate", "FinancialTransactions[1].TaxRate: '+5' is an Invalid value for 'TaxRate'", "FinancialTransactions[2].TaxRate: '-.' is an Invalid value for 'TaxRate'"}},
 		{"too large for .NET", "application/json", `{"financialTransactions":[{"taxRate":79228162514264337593543950336,"freeAmount":1e999999999,"bonusAmount":"0.00000000000000000000000000001"}]}`,
 			[]string{"FinancialTransactions[0].FreeAmount: '1e999999999' is an Invalid value for 'FreeAmount': " + net,
 				"FinancialTransactions[0].BonusAmount: '0.00000000000000000000000000001' is an Invalid value for 'BonusAmount': " + net,
@@ -411,7 +416,8 @@ func TestRefusesWhatCannotBeRead(t *testing.T) {
 		{"truncated", Path, "application/json", `{"financialTransactions":[{}`, "a ] is missing at line 1, column 29"},
 		{"something behind", Path, "application/json", `{} {}`, "unexpected text after the value at line 1, column 4"},
 		{"malformed after an error", Path, "application/json", `{"financialTransactions":[{"taxRate":"x"}]`, "a } is missing"},
-		{"a bare leading zero", Path, "application/json", `{"financialTransactions":[{"taxRate":007}]}`, "malformed number at line 1, column 38"},
+		{"null", Path, "application/json", ` null `, "an object is expected"},
+		{"JSV: null", Path, "text/jsv", `null`, "an object is expected"},
 		{"JSV: truncated", Path, "text/jsv", `{financialTransactions:[{state:ON}]`, "a } is missing at line 1, column 36"},
 		{"JSV: a list", Path, "text/jsv", `[{state:ON}]`, "an object is expected"},
 		{"JSV: JSON's escapes", Path, "text/jsv", `{financialTransactions:[{state:"\"a\""}]}`, "expected , or } at line 1, column"},
@@ -465,6 +471,22 @@ func TestRefusesWhatCannotBeRead(t *testing.T) {
 				t.Errorf("%s\ndoes not say: %s", text, c.want)
 			}
 		})
+	}
+}
+
+// TestTheURLsListComesAfterTheBodys, of every format but a form.
+func TestTheURLsListComesAfterTheBodys(t *testing.T) {
+	for mediaType, body := range map[string]string{"application/json": `{"financialTransactions":[{"state":"BODY"}]}`, "text/csv": "state\nBODY\n"} {
+		core := &core{t: t}
+		w := serve(core, "POST", Path+"?financialtransactions=[{state:URL},{taxRate:1}]", http.Header{"Content-Type": {mediaType}}, body)
+		if got := core.transactions(); w.Code != 200 || len(got) != 3 || *got[0].State != "BODY" || *got[1].State != "URL" {
+			t.Errorf("%s: %d %s: %s", mediaType, w.Code, w.Body, print(got))
+		}
+	}
+	core := &core{t: t}
+	w := serve(core, "POST", Path+"?financialtransactions=[{state:URL},{taxRate:x}]", http.Header{"Content-Type": {"application/json"}}, `{"financialTransactions":[{}]}`)
+	if w.Code != 400 || core.got != nil || !strings.Contains(w.Body.String(), "FinancialTransactions[2].TaxRate") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

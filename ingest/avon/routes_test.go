@@ -66,7 +66,8 @@ func TestNegotiation(t *testing.T) {
 		{predefined + "?format=jsv", "application/json", "", "application/jsv"},
 		{"/api/FinancialTransactionsBatchCreate", "application/json", "", "application/json; charset=utf-8"},
 		{"/api/FinancialTransactionsBatchCreate", "application/json", "text/xml", "text/xml"},
-		{"/api/FinancialTransactionsBatchCreate.XML?format=jsv", "application/json", "text/csv", "application/xml"},
+		{"/api/FinancialTransactionsBatchCreate.XML?format=jsv", "application/json", "text/csv", "application/jsv"},
+		{"/api/FinancialTransactionsBatchCreate.XML", "application/json", "text/csv", "application/xml"},
 	} {
 		header := http.Header{"Content-Type": {c.contentType}}
 		if c.accept != "" {

@@ -2,7 +2,6 @@ package avon
 
 import (
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -15,9 +14,7 @@ import (
 
 // csv reads a body in CSV, which is the list itself: a line with the members' names, then one line for each transaction.
 func (q *request) csv(body string) error {
-	r := csv.NewReader(strings.NewReader(body))
-	r.FieldsPerRecord = -1 // counted here
-	r.ReuseRecord = true
+	r := ingest.NewCSV([]byte(body), false)
 	q.beginList()
 	header, err := csvLine(r)
 	if err != nil {
@@ -38,8 +35,7 @@ func (q *request) csv(body string) error {
 			return err
 		}
 		if len(line) > len(columns) {
-			row, _ := r.FieldPos(0)
-			return &malformed{fmt.Sprintf("line %d has %d fields, the first line has %d", row, len(line), len(columns))}
+			return &malformed{fmt.Sprintf("line %d has %d fields, the first line has %d", r.Line(), len(line), len(columns))}
 		}
 		if err := q.beginTransaction(); err != nil {
 			return err
@@ -53,16 +49,16 @@ func (q *request) csv(body string) error {
 	}
 }
 
-// csvLine reads a line that is not blank; nil at the end.
-func csvLine(r *csv.Reader) ([]string, error) {
+// csvLine reads a line that is not blank; nil at the end. A field in quotes is one, if an empty one.
+func csvLine(r *ingest.CSV) ([]string, error) {
 	for {
-		line, err := r.Read()
+		line, source, err := r.Read()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil, nil
 		case err != nil:
 			return nil, &malformed{err.Error()}
-		case len(line) > 1 || strings.TrimSpace(line[0]) != "":
+		case len(line) > 1 || len(bytes.TrimSpace(source)) > 0:
 			return line, nil
 		}
 	}

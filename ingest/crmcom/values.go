@@ -102,6 +102,9 @@ func parseDecimal(s string) (schemas.Decimal, bool) {
 	if d, ok := parseShortDecimal(s); ok {
 		return d, true
 	}
+	if len(s) > maxNumberText && strings.Contains(s, ".") && !strings.ContainsAny(s, "eE") {
+		s = strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
+	}
 	if len(s) > maxNumberText {
 		return schemas.Decimal{}, false
 	}

@@ -203,6 +203,7 @@ func TestHardCases(t *testing.T) {
 		{"5: in order", batch, `[{"UserName":"u","ProductSKU":"s","IncreaseQuantityBy":1},{"UserName":"u","ProductSKU":"s","IncreaseQuantityBy":-1}]`, array(owned("u", "s", "", "", 1), owned("u", "s", "", "", 0))},
 		{"7: CRLF, a BOM, a blank last line, quotes, four columns, TRUE", csv, "\ufeff\"Doe, J.\",SKU, 01-02-2020 , AD\r\nk.lee,SKU,,,TRUE,\r\nk.lee,SKU,,,, 4\r\n\r\n   \r\n",
 			array(owned("Doe, J.", "SKU", "01-02-2020", "AD", 1), owned("k.lee", "SKU", "", "", 1), owned("k.lee", "SKU", "", "", 5))},
+		{"7: blanks around quotes, line ends in them", csv, "u, \"S\" ,05-11-2021,\"a\r\n\"\"b\"\"\"\t,true\r\n", array(owned("u", "S", "05-11-2021", "a\r\n\"b\"", 1))},
 		{"7: two columns", csv, `"Doe, J.",SKU`, array(owned("Doe, J.", "SKU", "", "", 1))},
 		{"8: letters do not count, the spelling is echoed", batch, `[{"UserName":"User","ProductSKU":"A1234"},{"UserName":"USER","ProductSKU":"a1234"}]`, array(owned("User", "A1234", "", "", 1), owned("USER", "a1234", "", "", 2))},
 		{"9: not below 0", batch, `[{"UserName":"u","ProductSKU":"s","IncreaseQuantityBy":-3},{"UserName":"u","ProductSKU":"s"}]`, array(owned("u", "s", "", "", 0), owned("u", "s", "", "", 1))},

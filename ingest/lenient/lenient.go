@@ -16,8 +16,9 @@
 // Errors stick: after the first one More is false and every kind is [Invalid], so that a walk ends by itself and End tells why. Texts are
 // parts of the source unless they hold escapes; nothing else is allocated. Arrays and objects may stand [MaxDepth] deep.
 //
-// Two dialects are known. [JSON] is RFC 8259. [JSONNet] is what Newtonsoft's JsonTextReader takes beyond that: strings and names in
-// single quotes, bare names, comments, a comma before a closing bracket, line ends in strings, undefined. Both skip a byte order mark and any Unicode
+// Three dialects are known. [JSON] is RFC 8259. [JSONNet] is what Newtonsoft's JsonTextReader takes beyond that: strings and names in
+// single quotes, bare names, comments, a comma before a closing bracket, line ends in strings, undefined. [ServiceStack] takes any text for a number that
+// begins like one, for whoever knows the field to judge it: .5 is one at Avon, and 007 is not. All skip a byte order mark and any Unicode
 // white space between tokens: Json.NET does, and CRM.COM's published samples begin with a no-break space.
 package lenient
 
@@ -40,6 +41,7 @@ type Dialect uint8
 const (
 	JSON Dialect = iota
 	JSONNet
+	ServiceStack
 )
 
 // Kind is the kind of a value.
@@ -158,7 +160,7 @@ func (r *Reader) Kind() Kind {
 		}
 		return Invalid
 	default:
-		if c == '-' || '0' <= c && c <= '9' {
+		if c == '-' || '0' <= c && c <= '9' || r.dialect == ServiceStack && (c == '+' || c == '.') {
 			return Number
 		}
 		return Invalid
@@ -317,8 +319,14 @@ func (r *Reader) word(w string) bool {
 	return true
 }
 
-// number reads a number by the grammar of RFC 8259, in both dialects: no partner documents another one.
+// number reads a number by the grammar of RFC 8259, which ServiceStack alone does not ask for.
 func (r *Reader) number() {
+	if r.dialect == ServiceStack {
+		for r.pos < len(r.src) && (isNameByte(r.src[r.pos]) || strings.IndexByte("+-.", r.src[r.pos]) >= 0) {
+			r.pos++
+		}
+		return
+	}
 	n := numberLength(r.src[r.pos:])
 	if n == 0 || r.pos+n < len(r.src) && (isNameByte(r.src[r.pos+n]) || r.src[r.pos+n] == '.') {
 		r.fail(r.pos, "malformed number")
@@ -376,7 +384,7 @@ func (r *Reader) string() string {
 			return r.src[begin:i]
 		case c == '\\':
 			return r.escaped(begin, i, quote)
-		case c < ' ' && r.dialect == JSON:
+		case c < ' ' && r.dialect != JSONNet:
 			r.fail(i, "control character in a string")
 			return ""
 		}
@@ -395,7 +403,7 @@ func (r *Reader) escaped(begin, i int, quote byte) string {
 		case c == quote:
 			r.pos = i + 1
 			return b.String()
-		case c < ' ' && r.dialect == JSON:
+		case c < ' ' && r.dialect != JSONNet:
 			r.fail(i, "control character in a string")
 			return ""
 		case c != '\\':
@@ -410,7 +418,7 @@ func (r *Reader) escaped(begin, i int, quote byte) string {
 		case '"', '\\', '/':
 			b.WriteByte(e)
 		case '\'':
-			if r.dialect == JSON {
+			if r.dialect != JSONNet {
 				r.fail(i, "unknown escape")
 				return ""
 			}

@@ -199,7 +199,10 @@ func (a *Adapter) list(r *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	q := r.URL.Query()
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return answer{status: http.StatusBadRequest, body: formatError("Validation failed", []defect{{"query", "must be well encoded: name=value pairs with & between them"}})}, nil
+	}
 	offset, wrong := whole(q, "offset", 0, nil)
 	limit, wrong := whole(q, "limit", usualLimit, wrong)
 	if wrong != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -291,29 +292,27 @@ const maxRow = 4 * schemas.MaxItemBytes
 
 // parseCSV reads an item a row, below a header that names the fields.
 func parseCSV(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
-	in := csv.NewReader(bytes.NewReader(body))
-	in.FieldsPerRecord = -1
-	in.ReuseRecord = true
-	header, err := in.Read()
+	in := ingest.NewCSV(body, false)
+	header, _, err := in.Read()
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, malformed("it is empty; the first row has the names of the fields")
 	case err != nil:
 		return nil, malformed(badCSV(err))
+	case slices.ContainsFunc(header, func(name string) bool { return strings.Contains(name, "\r") }):
+		return nil, malformed("the lines end in CR; they must end in LF or CRLF")
 	}
 	width := len(header)
 	columns := k.codec.Columns(header)
 	items := list{kind: k, tenant: tenant}
 	for {
-		from := in.InputOffset()
-		row, err := in.Read()
+		row, original, err := in.Read()
 		if errors.Is(err, io.EOF) {
 			return items.items, nil
 		}
 		if err != nil {
 			return nil, malformed(badCSV(err))
 		}
-		original := bytes.Trim(body[from:in.InputOffset()], "\r\n")
 		if len(original) > maxRow {
 			return nil, items.tooLarge()
 		}

@@ -87,6 +87,8 @@ func TestBodiesBecomeItems(t *testing.T) {
 			{Ref: "-", Defects: []string{"invalid"}, As: "json {"}, {Ref: "-", Defects: []string{"invalid"}, As: `json "x"`}, {Ref: "-", Defects: []string{"invalid"}, As: "json {}{}"}}},
 		{"rows that do not fit", "ownership", mediaCSV, "ref,quantity\n1,2,3\n4,five\r\n6\n", []told{
 			{Ref: "-", Defects: []string{"invalid"}, As: "csv 1,2,3"}, {Ref: "4", Defects: []string{"invalid quantity", "missing user_name", "missing product_sku"}, As: "csv 4,five"}, {Ref: "-", Defects: []string{"invalid"}, As: "csv 6"}}},
+		{"line ends in quotes", "ownership", mediaCSV, "ref,quantity\r\n\"a\r\nb\n\",five\r\n\r\n\"\r\n\",\r\n", []told{
+			{Ref: "a\r\nb\n", Defects: []string{"invalid quantity", "missing user_name", "missing product_sku"}, As: "csv \"a\r\nb\n\",five"}, {Ref: "\r\n", Value: &schemas.Ownership{Clear: []string{}}}}},
 		{"a column that is no field", "ownership", mediaCSV, "ref,quantiti\n1,\n2,3\n", []told{
 			{Ref: "1", Value: &schemas.Ownership{Clear: []string{}}}, {Ref: "2", Defects: []string{"invalid quantiti", "missing user_name", "missing product_sku"}, As: "csv 2,3"}}},
 		{"a long ref", "ownership", mediaJSON, `[{"ref":"` + strings.Repeat("x", 1001) + `"}]`, []told{
@@ -219,7 +221,7 @@ func TestPreferences(t *testing.T) {
 	}{
 		{"", "-", ""}, {"respond-async", "0", "respond-async"}, {"wait=0", "0", "wait=0"}, {"wait=7", "7", "wait=7"}, {"Wait = 7", "7", "wait=7"},
 		{`wait="7"`, "7", "wait=7"}, {"wait=61", "60", "wait=60"}, {"wait=99999999", "60", "wait=60"}, {"respond-async, wait=5", "5", "respond-async, wait=5"},
-		{"wait=5|Respond-Async", "5", "respond-async, wait=5"}, {"wait=5, wait=6", "5", "wait=5"}, {"return=minimal; foo=\"bar\", wait=3; x", "3", "wait=3"},
+		{"wait=5|Respond-Async", "5", "respond-async, wait=5"}, {"wait=5, wait=6", "5", "wait=5"}, {"return=minimal; foo=\"bar\", wait=3; x", "3", "wait=3"}, {`handling="a,wait=0"`, "-", ""}, {`handling="a,b", wait=2`, "2", "wait=2"},
 		{"wait=-1", "-", ""}, {"wait=1.5", "-", ""}, {"wait", "-", ""}, {"waiting=3", "-", ""}, {"respond-async=no", "-", ""}, {"wait=99999999999999999999", "-", ""},
 	} {
 		wait, applied := preference(strings.Split(c.headers, "|"))

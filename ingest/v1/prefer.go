@@ -12,7 +12,12 @@ import (
 // understand. applied is the value of Preference-Applied. Of a preference that stands twice the first counts; others are not ours.
 func preference(headers []string) (wait *time.Duration, applied string) {
 	var async, seconds string
-	for part := range strings.SplitSeq(strings.Join(headers, ","), ",") {
+	quoted := false
+	separator := func(c rune) bool { // not within quotes
+		quoted = quoted != (c == '"')
+		return c == ',' && !quoted
+	}
+	for part := range strings.FieldsFuncSeq(strings.Join(headers, ","), separator) {
 		token, _, _ := strings.Cut(part, ";") // parameters
 		name, value, _ := strings.Cut(token, "=")
 		value = strings.Trim(strings.TrimSpace(value), `"`)

@@ -56,7 +56,7 @@ func (s *Service) Authenticate(r *http.Request, door string, extra ...Credential
 // one tenant.
 func QueryKey(r *http.Request, door string, authenticate func(r *http.Request, door string, extra ...Credential) (*Caller, error)) (*Caller, error) {
 	key := r.URL.Query().Get("api_key")
-	header := r.Header.Get("Authorization") + r.Header.Get("X-Api-Key")
+	header := headerCredential(r)
 	if key == "" {
 		return authenticate(r, door)
 	}
@@ -65,7 +65,7 @@ func QueryKey(r *http.Request, door string, authenticate func(r *http.Request, d
 		return nil, NewError(CodeUnauthenticated, "the API key is not valid")
 	}
 	caller, err := authenticate(r, door, credential)
-	if err != nil || header == "" || header == "Bearer "+key { // the same key is counted once against its rate
+	if err != nil || !header.given() || header == credential { // the same key is counted once against its rate
 		return caller, err
 	}
 	other, err := authenticate(r, door)

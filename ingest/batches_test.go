@@ -62,6 +62,7 @@ func TestBatchesAreReadInTheFormsOfV1(t *testing.T) {
 			want: `{"index":0,"ref":"a & b","id":"00","outcome":"processed"}`},
 		{name: "no items", path: "/19/processed", status: 200, want: `{"items":[]}`},
 		{name: "items of another tenant's", path: "/16/unprocessed", status: 404},
+		{name: "parameters that cannot be read", path: "?limit=%zz", status: 400},
 		{name: "the list", path: "?limit=2", status: 200, next: "/v1/batches?after=18&limit=2",
 			want: `{"batches":[{"batch":19,"status":"complete","processed":0,"unprocessed":0,"pending":0},{"batch":18,"status":"processing","processed":1,"unprocessed":1,"pending":2}],"next":"18"}`},
 		{name: "its next page", path: "?limit=2&after=18", status: 200, want: `{"batches":[{"batch":17,"status":"complete","processed":3,"unprocessed":1,"pending":0}]}`},

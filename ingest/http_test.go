@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -125,9 +126,14 @@ func TestSlashesMayBeDoubled(t *testing.T) {
 	w.judge(t)
 	s := w.start(t, nil)
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
-	for _, path := range []string{"//test", "/test", "///test"} {
-		if status, body, _ := do(t, s, "POST", path, key, []testItem{{Account: "1"}}); status != 200 {
-			t.Errorf("%s: %d %s", path, status, body)
+	s.Mux().HandleFunc("/segments/{a}/{b}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.PathValue("a"), " ", r.PathValue("b")) })
+	for path, want := range map[string]string{"//test": "", "/test": "", "///test": "", "/segments//a///b": "a b", "/segments/a%2F%2Fb/c": "a//b c"} {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(`[{"account":"1"}]`))
+		r.Header.Set("X-Api-Key", key)
+		answer := httptest.NewRecorder()
+		s.Handler().ServeHTTP(answer, r)
+		if answer.Code != 200 || want != "" && answer.Body.String() != want {
+			t.Errorf("%s: %d %s", path, answer.Code, answer.Body)
 		}
 	}
 }

@@ -24,6 +24,9 @@ const (
 // maxRecordExtra is what key and headers of a record may have on top of MaxItemBytes; the topics allow a little more.
 const maxRecordExtra = 60 << 10
 
+// MaxRefBytes is how many bytes a caller's reference of an item may have: it travels in a header of the item's record.
+const MaxRefBytes = 1000
+
 // submission is a batch on its way into a transaction.
 type submission struct {
 	key        string

@@ -15,7 +15,8 @@
 //
 // ServiceStack executes the requests of an array in order, up to the first that fails. Here those before the first that cannot be read
 // become one batch, so that they cost one commit and are found under one number; the answer is the same: the failure, with the number of
-// requests before it in X-AutoBatch-Completed and in the meta member AutoBatchIndex.
+// requests before it in X-AutoBatch-Completed and in the meta member AutoBatchIndex. But where a transaction is too large, nothing of the array is taken,
+// as with the other limits: X-AutoBatch-Completed is 0.
 //
 // # Where we differ from ServiceStack on purpose
 //
@@ -24,9 +25,10 @@
 //	                                        FinancialTransactions[2].TransactionAmount, nothing is       and answers 200: money would be lost
 //	                                        stored
 //	a body without a Content-Type, or with  400 on the documented route; on a pre-defined one the        ServiceStack ignores the body and
-//	an unknown one                          format of the path counts, below /api it is JSON             answers 200
+//	an unknown one                          format of the path counts, JSON where /api names none        answers 200
 //	JSON or XML that is called a form       400                                                          curl calls it so, and it would be lost
 //	the list twice in the body or the URL   400                                                          one of the two would be lost
+//	the list in the body and in the URL     that of the URL comes behind it; a form's goes before        the same
 //	a member twice in a transaction, a      400                                                          the same
 //	column twice
 //	a list that is no list, elements that   400; null in the list is an empty transaction, and kept      the same

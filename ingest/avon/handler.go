@@ -35,7 +35,7 @@ func New(svc Service) *Adapter { return &Adapter{svc} }
 type route struct {
 	known  bool
 	format format // of the answer, as the path says
-	suffix bool   // it is a suffix: nothing else chooses the answer's format
+	suffix bool   // it is a suffix of the documented path: nothing else chooses the answer's format
 	body   format // of a body without a known type; on the documented route there is none
 	oneWay bool   // the answer has no body
 	auto   bool   // the body is an array of request DTOs

@@ -236,7 +236,7 @@ func (q *request) one(b body) error {
 			return &malformed{"the form has no " + list}
 		}
 	}
-	if len(listsIn(values)) > 0 { // path < query < form
+	if len(listsIn(values)) > 0 { // path < query < form: it replaces that of the URL, where any other body's comes before it
 		maps.DeleteFunc(b.query, func(name string, _ []string) bool { return strings.EqualFold(name, list) })
 	}
 	return q.parameters(values)

@@ -14,7 +14,10 @@ import (
 
 // csv reads a body in CSV, which is the list itself: a line with the members' names, then one line for each transaction.
 func (q *request) csv(body string) error {
-	r := ingest.NewCSV([]byte(body), false)
+	r, err := ingest.NewCSV([]byte(body), false)
+	if err != nil {
+		return &malformed{err.Error()}
+	}
 	q.beginList()
 	header, err := csvLine(r)
 	if err != nil {
@@ -66,6 +69,7 @@ func csvLine(r *ingest.CSV) ([]string, error) {
 
 // parameters reads the members of a DTO that a form or a URL has: the list, as JSV. Everything else is ignored.
 func (q *request) parameters(values url.Values) error {
+	q.format = formatJSV
 	for _, source := range listsIn(values) {
 		s := newJSV(source)
 		if err := q.list(s); err != nil {

@@ -37,6 +37,7 @@
 //	                                         the millisecond, from 1900-01-01 to 2261-12-31
 //	total_amount that is not net plus VAT    is kept and flagged                                         not published
 //	fields_set                               also as an array of texts; naming nothing, it asks for all  not published
+//	an identifier of more than 1,000 bytes   is an error of its row                                      it travels with the row's record
 //	number                                   rises in the order of the rows of a call, with gaps         no counter is kept
 //	an empty set of rows                     is answered with two empty sets                             not published
 //	a set given twice                        is an error                                                 one of the two would be lost

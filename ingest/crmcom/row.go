@@ -109,9 +109,6 @@ func (w *row) value() any {
 	return w.event
 }
 
-// maxRef is how many bytes a caller's identifier may have: it travels in a header of the row's record.
-const maxRef = 1000
-
 // identify checks the caller's identifier of the row: of two rows with the same one the later one is refused, because their outcomes could
 // not be told apart.
 func (w *row) identify() {
@@ -125,9 +122,9 @@ func (w *row) identify() {
 		w.defect(schemas.CodeMissing, "ref", lenient.Value{}, "is empty.")
 		return
 	}
-	if n := len(*w.ref); n > maxRef {
-		w.defect(schemas.CodeOutOfRange, "ref", lenient.Value{}, fmt.Sprintf("has %d bytes, at most %d are allowed.", n, maxRef))
-		w.ref = new(strings.ToValidUTF8((*w.ref)[:maxRef], ""))
+	if n := len(*w.ref); n > ingest.MaxRefBytes {
+		w.defect(schemas.CodeOutOfRange, "ref", lenient.Value{}, fmt.Sprintf("has %d bytes, at most %d are allowed.", n, ingest.MaxRefBytes))
+		w.ref = nil
 		return
 	}
 	if _, twice := w.seen[*w.ref]; twice {

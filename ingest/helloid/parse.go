@@ -243,7 +243,10 @@ func parseCSV(body string) ([]ingest.Item, error) {
 	if !utf8.ValidString(body) {
 		return nil, malformed("it is not UTF-8")
 	}
-	r := ingest.NewCSV([]byte(withoutBlanks(strings.TrimPrefix(body, "\ufeff"))), true)
+	r, err := ingest.NewCSV([]byte(strings.TrimPrefix(body, "\ufeff")), true)
+	if err != nil {
+		return nil, malformed("%v", err)
+	}
 	items := []ingest.Item{}
 	for {
 		fields, _, err := r.Read()
@@ -261,30 +264,6 @@ func parseCSV(body string) ([]ingest.Item, error) {
 		}
 		items = append(items, parseLine(fields))
 	}
-}
-
-// withoutBlanks drops the blanks between the closing quote of a field and its end: those before the opening one, and around fields without
-// quotes, the reader and parseLine drop.
-func withoutBlanks(text string) string {
-	if !strings.ContainsAny(text, `"`) {
-		return text
-	}
-	var b strings.Builder
-	quoted := false
-	for i := 0; i < len(text); i++ {
-		b.WriteByte(text[i])
-		if text[i] != '"' {
-			continue
-		}
-		if quoted = !quoted; quoted {
-			continue
-		}
-		rest := strings.TrimLeft(text[i+1:], " \t")
-		if rest == "" || strings.IndexByte(",\r\n", rest[0]) >= 0 {
-			i = len(text) - len(rest) - 1
-		}
-	}
-	return b.String()
 }
 
 func parseLine(fields []string) ingest.Item {

@@ -17,8 +17,8 @@
 // parts of the source unless they hold escapes; nothing else is allocated. Arrays and objects may stand [MaxDepth] deep.
 //
 // Three dialects are known. [JSON] is RFC 8259. [JSONNet] is what Newtonsoft's JsonTextReader takes beyond that: strings and names in
-// single quotes, bare names, comments, a comma before a closing bracket, line ends in strings, undefined. [ServiceStack] takes any text for a number that
-// begins like one, for whoever knows the field to judge it: .5 is one at Avon, and 007 is not. All skip a byte order mark and any Unicode
+// single quotes, bare names, comments, a comma before a closing bracket, line ends in strings, undefined. [ServiceStack] takes whatever is
+// made of a number's characters, for whoever knows the field to judge it: .5 is a number at Avon, 007 is none, and a text may be either. All skip a byte order mark and any Unicode
 // white space between tokens: Json.NET does, and CRM.COM's published samples begin with a no-break space.
 package lenient
 
@@ -322,8 +322,12 @@ func (r *Reader) word(w string) bool {
 // number reads a number by the grammar of RFC 8259, which ServiceStack alone does not ask for.
 func (r *Reader) number() {
 	if r.dialect == ServiceStack {
-		for r.pos < len(r.src) && (isNameByte(r.src[r.pos]) || strings.IndexByte("+-.", r.src[r.pos]) >= 0) {
+		start := r.pos
+		for r.pos < len(r.src) && strings.IndexByte("0123456789+-.eE", r.src[r.pos]) >= 0 {
 			r.pos++
+		}
+		if r.pos < len(r.src) && isNameByte(r.src[r.pos]) {
+			r.fail(start, "malformed number")
 		}
 		return
 	}

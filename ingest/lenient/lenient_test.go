@@ -170,3 +170,19 @@ func FuzzJSON(f *testing.F) {
 		}
 	})
 }
+
+// TestServiceStacksNumbers: what is made of a number's characters is one for this dialect alone.
+func TestServiceStacksNumbers(t *testing.T) {
+	for src, want := range map[string]string{
+		`[.5,+5,007,-.,1e3,1.2.3]`: "[ 3:.5 3:+5 3:007 3:-. 3:1e3 3:1.2.3 ]", `{"a":-1}`: "{ a= 3:-1 }",
+		`[1x]`: "malformed number", `[-x]`: "malformed number", `[x]`: "expected a value", `['a']`: "expected a value", `[1,]`: "expected a value",
+	} {
+		got, err := tree(src, ServiceStack)
+		if err != nil {
+			got, _, _ = strings.Cut(err.Error(), " at line")
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", src, got, want)
+		}
+	}
+}

@@ -338,6 +338,7 @@ func TestAnswers(t *testing.T) {
 		{name: "a large limit", path: "/sales/batches?limit=1001", status: 200, asked: "demo mediahawk 0 1000", want: "*"},
 		{name: "absurd numbers", path: "/sales/batches?limit=99999999999999999999&offset=99999999999999999999", status: 200, asked: "demo mediahawk 9223372036854774807 1000", want: "*"},
 		{name: "empty parameters", path: "/sales/batches?limit=&offset=", status: 200, asked: "demo mediahawk 0 100", want: "*"},
+		{name: "parameters that cannot be read", path: "/sales/batches?limit=%zz", status: 400, want: `{"message":"Validation failed","errors":[{"field":"query","message":"must be well encoded: name=value pairs with & between them"}]}`},
 		{name: "limit 0", path: "/sales/batches?limit=0", status: 200, asked: "demo mediahawk 0 0", want: "*"},
 		{name: "negative", path: "/sales/batches?limit=-1&offset=-1", status: 400,
 			want: `{"message":"Validation failed","errors":[{"field":"offset","message":"must be a whole number of at least 0"},{"field":"limit","message":"must be a whole number of at least 0"}]}`},

@@ -142,7 +142,10 @@ type pager[T any] struct {
 }
 
 func (p *pager[T]) serve(w http.ResponseWriter, r *http.Request) error {
-	q := r.URL.Query()
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return ingest.NewError(ingest.CodeMalformed, "the query of the URL is not well encoded")
+	}
 	after, limit, all := p.from, p.usual, false
 	if text := q.Get("after"); text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -139,8 +138,8 @@ func (l *list) read(in *lenient.Reader) error {
 func (l *list) add(o plainjson.Object, original []byte, format string) error {
 	it := ingest.Item{Original: original, Format: format}
 	ref, bad := o.TakeRef("ref")
-	if ref != nil && len(*ref) > maxRef {
-		ref, bad = nil, &schemas.Reason{Code: schemas.CodeOutOfRange, Field: "ref", Message: fmt.Sprintf("ref has %d bytes; at most %d are allowed.", len(*ref), maxRef)}
+	if ref != nil && len(*ref) > ingest.MaxRefBytes {
+		ref, bad = nil, &schemas.Reason{Code: schemas.CodeOutOfRange, Field: "ref", Message: fmt.Sprintf("ref has %d bytes; at most %d are allowed.", len(*ref), ingest.MaxRefBytes)}
 	}
 	it.Ref = ref
 	value, defects, err := l.kind.codec.Append(nil, o)
@@ -174,9 +173,6 @@ func (l *list) add(o plainjson.Object, original []byte, format string) error {
 	}
 	return l.append(it)
 }
-
-// maxRef is how many bytes a caller's reference may have: it travels in a header of the item's record.
-const maxRef = 1000
 
 // addJSON makes an item of a JSON value.
 func (l *list) addJSON(v any, text []byte) error {
@@ -292,15 +288,16 @@ const maxRow = 4 * schemas.MaxItemBytes
 
 // parseCSV reads an item a row, below a header that names the fields.
 func parseCSV(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
-	in := ingest.NewCSV(body, false)
+	in, err := ingest.NewCSV(body, false)
+	if err != nil {
+		return nil, malformed(badCSV(err))
+	}
 	header, _, err := in.Read()
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, malformed("it is empty; the first row has the names of the fields")
 	case err != nil:
 		return nil, malformed(badCSV(err))
-	case slices.ContainsFunc(header, func(name string) bool { return strings.Contains(name, "\r") }):
-		return nil, malformed("the lines end in CR; they must end in LF or CRLF")
 	}
 	width := len(header)
 	columns := k.codec.Columns(header)

@@ -221,7 +221,7 @@ func TestPreferences(t *testing.T) {
 	}{
 		{"", "-", ""}, {"respond-async", "0", "respond-async"}, {"wait=0", "0", "wait=0"}, {"wait=7", "7", "wait=7"}, {"Wait = 7", "7", "wait=7"},
 		{`wait="7"`, "7", "wait=7"}, {"wait=61", "60", "wait=60"}, {"wait=99999999", "60", "wait=60"}, {"respond-async, wait=5", "5", "respond-async, wait=5"},
-		{"wait=5|Respond-Async", "5", "respond-async, wait=5"}, {"wait=5, wait=6", "5", "wait=5"}, {"return=minimal; foo=\"bar\", wait=3; x", "3", "wait=3"}, {`handling="a,wait=0"`, "-", ""}, {`handling="a,b", wait=2`, "2", "wait=2"},
+		{"wait=5|Respond-Async", "5", "respond-async, wait=5"}, {"wait=5, wait=6", "5", "wait=5"}, {"return=minimal; foo=\"bar\", wait=3; x", "3", "wait=3"}, {`handling="a,wait=0"`, "-", ""}, {`handling="a,b", wait=2`, "2", "wait=2"}, {`handling="a\", wait=0"`, "-", ""}, {",,wait=2,", "2", "wait=2"},
 		{"wait=-1", "-", ""}, {"wait=1.5", "-", ""}, {"wait", "-", ""}, {"waiting=3", "-", ""}, {"respond-async=no", "-", ""}, {"wait=99999999999999999999", "-", ""},
 	} {
 		wait, applied := preference(strings.Split(c.headers, "|"))

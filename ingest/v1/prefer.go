@@ -12,12 +12,9 @@ import (
 // understand. applied is the value of Preference-Applied. Of a preference that stands twice the first counts; others are not ours.
 func preference(headers []string) (wait *time.Duration, applied string) {
 	var async, seconds string
-	quoted := false
-	separator := func(c rune) bool { // not within quotes
-		quoted = quoted != (c == '"')
-		return c == ',' && !quoted
-	}
-	for part := range strings.FieldsFuncSeq(strings.Join(headers, ","), separator) {
+	for rest := strings.Join(headers, ","); rest != ""; {
+		var part string
+		part, rest = cutUnquoted(rest)
 		token, _, _ := strings.Cut(part, ";") // parameters
 		name, value, _ := strings.Cut(token, "=")
 		value = strings.Trim(strings.TrimSpace(value), `"`)
@@ -40,4 +37,20 @@ func preference(headers []string) (wait *time.Duration, applied string) {
 		return wait, async + ", " + seconds
 	}
 	return wait, async + seconds
+}
+
+// cutUnquoted cuts a list at its first comma that does not lie in a quoted string (RFC 9110, 5.6.4).
+func cutUnquoted(s string) (before, after string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++
+		case c == ',' && !quoted:
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
 }

@@ -357,6 +357,7 @@ func (r *run) killKafka(dice *rand.Rand) {
 	func() {
 		defer r.hold("kafka")()
 		before := r.committed()
+		killed := time.Now()
 		r.excuse(func() {
 			r.c.Broken.Broker.Kill()
 			sleep(dice, 0, 3*time.Second)
@@ -364,6 +365,12 @@ func (r *run) killKafka(dice *rand.Rand) {
 		}, r.c.Ingest...)
 		after := r.committed()
 		lost = slices.DeleteFunc(before, func(group string) bool { return slices.Contains(after, group) })
+		if len(lost) > 0 { // then lag fails, which does not know how far the group is
+			return
+		}
+		if left := r.leftBehind(killed); len(left) > 0 {
+			r.t.Errorf("Kafka forgot the markers in %v", left)
+		}
 	}()
 	if len(lost) == 0 {
 		return

@@ -25,7 +25,7 @@ import (
 const (
 	apacheStart = 5 * time.Minute // 4 s on an idle machine
 	apacheStop  = 30 * time.Second
-	// After so long the controller no longer takes a broker that was killed for alive (broker.session.timeout.ms, and until it looks).
+	// After so long the controller no longer takes a broker that was killed for alive: broker.session.timeout.ms, and until it looks.
 	apacheSession = 9500 * time.Millisecond
 	// A cluster id is 16 bytes in URL-safe base64; brokers of tests need no two.
 	apacheClusterID = "Y291bnRlcmZvaWwtdGVzdA"
@@ -45,6 +45,7 @@ listeners=CONTROLLER://127.0.0.1:%[1]d
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:%[1]d
 log.dirs=%[2]s
+broker.session.timeout.ms=9000
 `
 	brokerProperties = `process.roles=broker
 node.id=2

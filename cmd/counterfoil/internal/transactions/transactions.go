@@ -2,8 +2,8 @@
 //
 // Readers of committed records stop before the first record of an open transaction. Usually its coordinator ends it: by its producer's word, or
 // by itself when its time has passed. First it writes down what it has decided, in the topic __transaction_state, and then a marker into each
-// partition. Apache Kafka 4.3.1 leaves out the partitions that have no leader at that moment, as if they were deleted, as those of a lone broker have
-// none while it registers again after a kill. The transaction is then open for good in them, while it is committed elsewhere, and the readers wait for
+// partition. Apache Kafka 4.3.1 leaves out the partitions that have no leader at that moment, as if they were deleted; a lone broker's have none for
+// a moment when it registers again after a kill. The transaction is then open for good in them, while it is committed elsewhere, and the readers wait for
 // good. To abort it, as kafka-transactions.sh does, would undo a part of what was committed.
 //
 // So: [Find] asks the partitions who holds them back, and the coordinators what they know of it (KIP-664). What its coordinator is not at work on is

@@ -6,8 +6,8 @@ import (
 	"errors"
 )
 
-// CSV reads comma separated values (RFC 4180), a row after the other. Rows may differ in length, and empty lines are passed over. Other than
-// [csv.Reader] alone it keeps line ends within quotes as they were sent, and does not take lines that end in CR alone for one.
+// CSV reads comma separated values (RFC 4180), a row after the other. Rows may differ in length, and empty lines are passed over. Unlike
+// [csv.Reader] it keeps line ends within quotes as they were sent, and refuses lines that end in CR alone, which that reads as one line.
 type CSV struct {
 	rows    *csv.Reader
 	text    []byte // what rows reads

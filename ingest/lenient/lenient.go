@@ -18,8 +18,8 @@
 //
 // Three dialects are known. [JSON] is RFC 8259. [JSONNet] is what Newtonsoft's JsonTextReader takes beyond that: strings and names in
 // single quotes, bare names, comments, a comma before a closing bracket, line ends in strings, undefined. [ServiceStack] takes whatever is
-// made of a number's characters, for whoever knows the field to judge it: .5 is a number at Avon, 007 is none, and a text may be either. All skip a byte order mark and any Unicode
-// white space between tokens: Json.NET does, and CRM.COM's published samples begin with a no-break space.
+// made of a number's characters, for whoever knows the field to judge it: .5 is a number at Avon, 007 is none, and a text may be either. All
+// skip a byte order mark and any Unicode white space between tokens: Json.NET does, and CRM.COM's published samples begin with a no-break space.
 package lenient
 
 import (

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"maps"
 	"mime"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -45,7 +43,7 @@ func noteBody(r *http.Request, body []byte) {
 	}
 	contentType := r.Header.Get("Content-Type")
 	media, _, _ := strings.Cut(contentType, ";")
-	q.body, q.media, q.query = body, strings.ToLower(strings.TrimSpace(media)), dataOf(r.URL)
+	q.body, q.media, q.query = body, strings.ToLower(strings.TrimSpace(media)), r.URL.Query().Encode()
 	if strings.HasPrefix(q.media, "multipart/") {
 		if _, params, err := mime.ParseMediaType(contentType); err == nil && params["boundary"] != "" {
 			q.boundary = []byte("--" + params["boundary"])
@@ -89,13 +87,6 @@ func (q *request) hash(door string) []byte {
 		h.Write(q.body)
 	}
 	return h.Sum(nil)
-}
-
-// dataOf is the query string, in which one partner's requests may have their data, in one spelling and without the key of the caller.
-func dataOf(u *url.URL) string {
-	values := u.Query()
-	maps.DeleteFunc(values, func(name string, _ []string) bool { return strings.EqualFold(name, "api_key") })
-	return values.Encode()
 }
 
 // repeatable is nil for a request without the header.

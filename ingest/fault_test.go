@@ -249,7 +249,7 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &wire{}
-			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "500ms", "TRANSACTION_TIMEOUT": "1s", "REPLY_WAIT": "1s"})
+			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "INGEST_PUBLISH_TIMEOUT": "2s", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "2s"})
 			warm(t, s, key)
 			_, before := w.stored(t)
 			accepted, err := strconv.Atoi(metric(t, s, `counterfoil_ingest_batches_total{door="crm.com",kind="customer_events"}`))
@@ -273,7 +273,7 @@ func TestACommitThatCannotBeLookedUpInTimeClosesTheConnectionWithoutAnAnswer(t *
 				_ = res.Body.Close()
 				t.Errorf("answered %s", res.Status)
 			}
-			if took := time.Since(begun); took < 1500*time.Millisecond || took > 15*time.Second {
+			if took := time.Since(begun); took < 4*time.Second || took > 20*time.Second {
 				t.Errorf("it took %s", took)
 			}
 			if got := metric(t, s, `counterfoil_ingest_unanswered_total{cause="time"}`); got != "1" {
@@ -436,7 +436,7 @@ func TestOutcomesThatComeBeforeTheAnswerToTheCommitAreNotMissed(t *testing.T) {
 	w.judge(t)
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	n := &wire{}
-	s := w.startOn(t, n, map[string]string{"REPLY_WAIT": "3s"})
+	s := w.startOn(t, n, nil)
 	n.set(func(k kmsg.Key) fate {
 		if k == kmsg.EndTxn {
 			return late

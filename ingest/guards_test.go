@@ -32,7 +32,7 @@ func TestNothingIsAcceptedBeforeTheResultTopicsAreRead(t *testing.T) {
 		}
 		return pass
 	})
-	s, err := ingest.New(config(t, map[string]string{"REPLY_WAIT": "500ms"}), ingest.Deps{
+	s, err := ingest.New(config(t, nil), ingest.Deps{
 		Kafka: append(w.broker.Opts(), n.opt()), Registry: w.registry, Keys: w.keys, Reports: w.reports, Log: logger(t), Metrics: prometheus.NewRegistry(),
 	})
 	check(t, err)

@@ -210,7 +210,7 @@ func TestHoweverTheOperationIsSpeltAKeyIsTheSame(t *testing.T) {
 	w := newWorld(t)
 	w.requests(t)
 	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { return nil, nil }
-	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "3s"}) // each waits for as long: nobody judges
 	mediahawk.New(s, w.reports).Register(s.Mux())
 	avon.New(s).Register(s.Mux())
 	helloid.New(s, w.reports).Register(s.Mux())
@@ -233,7 +233,9 @@ func TestHoweverTheOperationIsSpeltAKeyIsTheSame(t *testing.T) {
 		"v1":                      {[]string{"/v1/ownership", "/v1/sales"}, "application/json", `[{}]`, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			key, from, effects := freshKey(), w.ends(t, schemas.Batches), 0
+			key, from := freshKey(), w.ends(t, schemas.Batches)
+			var effects atomic.Int32
+			var all sync.WaitGroup
 			for _, path := range c.paths {
 				mediaType, body := c.mediaType, c.body
 				switch {
@@ -243,17 +245,18 @@ func TestHoweverTheOperationIsSpeltAKeyIsTheSame(t *testing.T) {
 				default:
 					mediaType, body = "application/json", "["+grant+"]"
 				}
-				k, err := postKeyedAs(s, path, caller, mediaType, body, key)
-				check(t, err)
-				if k.status >= 300 {
-					t.Fatalf("%s: status %d: %s", path, k.status, k.body)
-				}
-				if !k.replayed {
-					effects++
-				}
+				all.Go(func() {
+					switch k, err := postKeyedAs(s, path, caller, mediaType, body, key); {
+					case err != nil || k.status >= 300:
+						t.Errorf("%s: status %d, %v: %s", path, k.status, err, k.body)
+					case !k.replayed:
+						effects.Add(1)
+					}
+				})
 			}
-			if n := len(w.read(t, schemas.Batches, from)); n != c.operations || effects != n {
-				t.Errorf("%d batches, of which the callers know %d, want %d", n, effects, c.operations)
+			all.Wait()
+			if n := len(w.read(t, schemas.Batches, from)); n != c.operations || int(effects.Load()) != n {
+				t.Errorf("%d batches, of which the callers know %d, want %d", n, effects.Load(), c.operations)
 			}
 		})
 	}
@@ -264,7 +267,7 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 	w := newWorld(t)
 	w.requests(t)
 	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { return nil, nil }
-	s := w.start(t, map[string]string{"REPLY_WAIT": "500ms"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "3s"}) // each waits for as long: nobody judges
 	avon.New(s).Register(s.Mux())
 	mediahawk.New(s, w.reports).Register(s.Mux())
 	crmcom.New(s).Register(s.Mux())
@@ -275,6 +278,7 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 	const parts, event, upload = "multipart/form-data; boundary=", `{"kind":"web"}`, `{"lookback":12,"sales":[]}`
 	const bulk, rows = crmcom.Base + "customer_events/bulk/web/create", `{"web_customer_events_set":[{}]}`
 	type request struct{ path, contentType, body string }
+	var all sync.WaitGroup
 	for name, c := range map[string]struct {
 		first, second request
 		same          bool
@@ -289,20 +293,19 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 		"another value of a parameter":         {request{avon.Path + "?financialTransactions=[{}]", "", ""}, request{avon.Path + "?financialTransactions=[{},{}]", "", ""}, false},
 		"the key of the caller in any form":    {request{"/sales/batches", "application/json", upload}, request{"/sales/batches?api%5Fkey=" + url.QueryEscape(caller) + "&API_KEY=x", "application/json", upload}, true},
 	} {
-		t.Run(name, func(t *testing.T) {
+		all.Go(func() {
 			key := freshKey()
-			first, err := postKeyedAs(s, c.first.path, caller, c.first.contentType, c.first.body, key)
-			check(t, err)
-			if first.status >= 300 {
-				t.Fatalf("first: status %d: %s", first.status, first.body)
+			if first, err := postKeyedAs(s, c.first.path, caller, c.first.contentType, c.first.body, key); err != nil || first.status >= 300 {
+				t.Errorf("%s, first: status %d, %v: %s", name, first.status, err, first.body)
+				return
 			}
 			second, err := postKeyedAs(s, c.second.path, caller, c.second.contentType, c.second.body, key)
-			check(t, err)
-			if c.same && (!second.replayed || second.status >= 300) || !c.same && second.status != 422 {
-				t.Errorf("same %t: status %d, replayed %t: %s", c.same, second.status, second.replayed, second.body)
+			if err != nil || c.same && (!second.replayed || second.status >= 300) || !c.same && second.status != 422 {
+				t.Errorf("%s, same %t: status %d, replayed %t, %v: %s", name, c.same, second.status, second.replayed, err, second.body)
 			}
 		})
 	}
+	all.Wait()
 }
 
 // What was acknowledged is in its topic: who reads or writes afterwards does so after all of the batch.
@@ -477,7 +480,7 @@ func TestARepeatedRequestIsPendingWhileTheFirstIs(t *testing.T) {
 	w.requests(t)
 	w.outcomesFrom(t)
 	outcomes := w.reports.outcomes
-	s := w.start(t, map[string]string{"REPLY_WAIT": "2s"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "4s"})
 	caller, key := w.keys.add(t, "demo", ingest.KeyOptions{}), freshKey()
 	const body = `[{"ref":"a","account":"1"},{"ref":"b","account":"hold"}]`
 	first := mustKeyed(t, s, "/test", caller, body, key)
@@ -503,7 +506,7 @@ func TestARepeatedRequestHoldsItsPlaceInTheBudgetWhileItWaits(t *testing.T) {
 	const repetitions, size = 5, 900_000
 	w := newWorld(t)
 	w.requests(t) // and nobody judges
-	s := w.start(t, map[string]string{"REPLY_WAIT": "2s"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "6s"})
 	var looks atomic.Int32
 	w.reports.outcomes = func(string, string, string) ([]schemas.OutcomeReport, error) { looks.Add(1); return nil, nil }
 	inFlight := func() float64 {
@@ -629,7 +632,7 @@ func TestAnUnknownCommitOfAKeyedRequest(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &wire{}
-			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "2s", "INGEST_PUBLISH_TIMEOUT": "1s"})
+			s := w.startOn(t, n, map[string]string{"INGEST_PRODUCERS": "1", "TRANSACTION_TIMEOUT": "2s", "REPLY_WAIT": "5s", "INGEST_PUBLISH_TIMEOUT": "2s"})
 			key, from := freshKey(), w.ends(t, schemas.Batches)
 			var ends atomic.Int32
 			n.set(func(k kmsg.Key) fate {

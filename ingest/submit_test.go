@@ -93,7 +93,7 @@ func TestNumbersGrowAndConcurrentBatchesGetTheirOwnOutcomes(t *testing.T) {
 func TestWhatIsNotJudgedInTimeIsPendingAndNotRefused(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)
-	s := w.start(t, map[string]string{"REPLY_WAIT": "3s"})
+	s := w.start(t, map[string]string{"REPLY_WAIT": "5s"})
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	status, body, header := do(t, s, "POST", "/test", key, []testItem{{Account: "1"}, {Account: "hold"}, {Defect: true}})
 	var a testAnswer
@@ -122,7 +122,7 @@ func TestABatchThatWasGivenUpOnFreesItsBytesWhenItIsJudged(t *testing.T) {
 		t.Error("no bytes are in flight while an item is not judged")
 	}
 	w.judgeOff.Store(false)
-	for deadline := time.Now().Add(5 * time.Second); metric(t, s, "counterfoil_ingest_bytes_in_flight") != "0"; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); metric(t, s, "counterfoil_ingest_bytes_in_flight") != "0"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the bytes stay in flight")
 		}

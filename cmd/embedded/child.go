@@ -94,12 +94,11 @@ func runChild(text string) error {
 	syscall.CloseOnExec(hold)
 	go p.awaitParent(os.NewFile(uintptr(hold), "parent"))
 
-	unlock, err := p.lock()
-	if err == nil && unlock == nil {
-		return nil // the parent went away before the folder was free
+	err = p.lock()
+	if errors.Is(err, errParentGone) {
+		return nil
 	}
 	if err == nil {
-		defer unlock()
 		err = run(p)
 	}
 	if err != nil {
@@ -113,8 +112,11 @@ type process struct {
 	spec       spec
 	parentGone chan struct{} // closed when the parent closed the pipe or died: close and return
 	reports    *os.File
-	inherited  bool // the folder belonged to another process before
+	folder     *os.File // the lock on the folder; never closed: what the part left running has the folder until the process ends
+	inherited  bool     // the folder belonged to another process before
 }
+
+var errParentGone = errors.New("the parent went away before the folder was free")
 
 func (p *process) dataDir() string { return filepath.Join(p.spec.Dir, "data") }
 
@@ -143,13 +145,14 @@ func (p *process) reportFailure(err error) {
 }
 
 // lock takes the part's folder, waiting for an earlier child that is still closing. The lock falls with the
-// process, however that ends. Without an error it returns nil when the parent went away meanwhile.
-func (p *process) lock() (unlock func(), err error) {
+// process, however that ends. The error is errParentGone when the parent went away meanwhile.
+func (p *process) lock() error {
 	path := filepath.Join(p.spec.Dir, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	p.folder = f
 	deadline, said := time.Now().Add(lockLimit), false
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -157,10 +160,10 @@ func (p *process) lock() (unlock func(), err error) {
 			break
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return fmt.Errorf("lock %s: %w", path, err)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("the data folder %s is in use by process %d: end the counterfoil that it belongs to, or choose another folder with --%s",
+			return fmt.Errorf("the data folder %s is in use by process %d: end the counterfoil that it belongs to, or choose another folder with --%s",
 				p.spec.Dir, LockHolder(p.spec.Dir), FlagData)
 		}
 		if !said {
@@ -169,16 +172,15 @@ func (p *process) lock() (unlock func(), err error) {
 		}
 		select {
 		case <-p.parentGone:
-			f.Close()
-			return nil, nil
+			return errParentGone
 		case <-time.After(lockPatrol):
 		}
 	}
 	p.inherited = LockHolder(p.spec.Dir) != 0
 	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return func() { f.Close() }, nil
+	return nil
 }
 
 func writeAt(f *os.File, text string) error {
@@ -205,24 +207,30 @@ type addrTaken struct{ addr string }
 
 func (e *addrTaken) Error() string { return e.addr + " is taken by another process" }
 
-// listen listens on addr; a taken one gives *addrTaken. Where the folder had an owner before, the address gets a moment to come free: a dying
-// process gives up its lock some time before its sockets, because the kernel closes its files one after the other.
-func (p *process) listen(addr string) (net.Listener, error) {
+// listen listens on addr; a taken one gives *addrTaken.
+func (p *process) listen(addr string) (l net.Listener, err error) {
+	p.patiently(func() bool {
+		l, err = net.Listen("tcp", addr)
+		return !errors.Is(err, syscall.EADDRINUSE)
+	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = &addrTaken{addr}
+	}
+	return l, err
+}
+
+// patiently does take until it succeeds or has had its chance. Where the folder had an owner before, what that owner had gets a moment to come
+// free: a dying process gives up its lock on the folder some time before its sockets and other files, because the kernel closes them one after
+// the other.
+func (p *process) patiently(take func() bool) {
 	deadline := time.Now()
 	if p.inherited {
 		deadline = deadline.Add(listenLimit)
 	}
-	for {
-		l, err := net.Listen("tcp", addr)
-		if !errors.Is(err, syscall.EADDRINUSE) {
-			return l, err
-		}
-		if time.Now().After(deadline) {
-			return nil, &addrTaken{addr}
-		}
+	for !take() && time.Now().Before(deadline) {
 		select {
 		case <-p.parentGone:
-			return nil, &addrTaken{addr}
+			return
 		case <-time.After(lockPatrol):
 		}
 	}

@@ -125,6 +125,7 @@ func runClickHouse(p *process) error {
 		}
 		l.Close()
 	}
+	p.awaitStatus()
 	usersPath, configPath := filepath.Join(p.spec.Dir, "users.xml"), filepath.Join(p.spec.Dir, "config.xml")
 	config, err := serverXML(p, usersPath)
 	if err != nil {
@@ -140,6 +141,18 @@ func runClickHouse(p *process) error {
 		return runServer(p, configPath)
 	}
 	return runLocal(p, configPath)
+}
+
+// awaitStatus waits until nobody holds the file by which ClickHouse keeps others out of its folder. ClickHouse itself does not wait for it.
+func (p *process) awaitStatus() {
+	p.patiently(func() bool {
+		f, err := os.Open(filepath.Join(p.dataDir(), "status"))
+		if err != nil {
+			return true // ClickHouse says what is wrong with it
+		}
+		defer f.Close()
+		return !errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+	})
 }
 
 // runLocal runs clickhouse-local from the library until the parent goes. Its last statement counts the lines of

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,33 @@ func TestGoavroReadsWhatWeWriteAndWeReadWhatItWrites(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What upstream systems write is bounded and stamped by the broker, whatever it is; what we write has room for more.
+func TestTopicsThatOthersWriteAreBoundedAndStamped(t *testing.T) {
+	for _, topic := range Topics() {
+		size, stamp, compact := maxOwnBytes, "", topic.Role == RoleReference || topic.Role == RoleState
+		switch topic.Role {
+		case RoleItem, RoleFact, RoleReference, RoleRequests:
+			size, stamp = maxInboundBytes, "LogAppendTime"
+		}
+		if got := topic.Config["max.message.bytes"]; got != strconv.Itoa(size) {
+			t.Errorf("%s: max.message.bytes %s, want %d", topic.Name, got, size)
+		}
+		if got := topic.Config["message.timestamp.type"]; got != stamp {
+			t.Errorf("%s: message.timestamp.type %q, want %q", topic.Name, got, stamp)
+		}
+		if got := topic.Config["cleanup.policy"] == "compact"; got != compact {
+			t.Errorf("%s: compacted %t", topic.Name, got)
+		}
+		tombstones := ""
+		if topic.Role == RoleReference {
+			tombstones = strconv.Itoa(int((4 * 7 * 24 * time.Hour).Milliseconds()))
+		}
+		if got := topic.Config["delete.retention.ms"]; got != tombstones {
+			t.Errorf("%s: delete.retention.ms %q, want %q", topic.Name, got, tombstones)
+		}
 	}
 }
 

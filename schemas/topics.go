@@ -86,6 +86,14 @@ var (
 		"cleanup.policy":    "compact",
 		"max.message.bytes": "4194304",
 	}
+	// Records of references come from upstream systems, as items do. Whoever was off for four weeks, where Kafka's default is a day, still sees
+	// what was deleted meanwhile.
+	referenced = map[string]string{
+		"cleanup.policy":         "compact",
+		"delete.retention.ms":    "2419200000",
+		"message.timestamp.type": "LogAppendTime",
+		"max.message.bytes":      "1114112",
+	}
 )
 
 var topics = buildTopics()
@@ -105,7 +113,7 @@ func buildTopics() []Topic {
 		all = append(all, Topic{Name: name, Role: RoleFact, Schema: schema, Config: inbound})
 	}
 	reference := func(name string, schema *Schema) {
-		all = append(all, Topic{Name: name, Role: RoleReference, Schema: schema, Partitions: 1, Config: compacted})
+		all = append(all, Topic{Name: name, Role: RoleReference, Schema: schema, Partitions: 1, Config: referenced})
 	}
 	all = append(all, Topic{Name: Batches, Role: RoleBatches, Schema: BatchHeaderSchema, Partitions: 1, Config: written})
 	kind(KindOwnership, OwnershipSchema, OwnershipProcessedSchema, OwnershipStateSchema)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,7 +183,7 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 		{"topics.ids", needs{kafka, ch}, guards{promiseTables, promiseOnce}, d.checkIDs},
 		{"topics.cleanup", needs{kafka}, guards{promiseKept}, d.setting("cleanup.policy")},
 		{"topics.retention", needs{kafka}, guards{promiseKept}, d.checkRetention},
-		{"topics.timestamps", needs{kafka}, guards{promiseTables, promiseOnce}, d.setting("message.timestamp.type")},
+		{"topics.timestamps", needs{kafka}, guards{promiseTables, promiseOnce}, d.setting(timestampType)},
 		{"topics.size", needs{kafka}, guards{promiseRunning}, d.checkSizes},
 		{"topics.replication", needs{kafka}, guards{promiseKept, promisePower}, d.checkReplication},
 		{"groups.offsets", needs{kafka, ch}, guards{promiseKept, promiseOnce}, d.checkGroups},
@@ -525,10 +526,12 @@ func settingsOf(r kadm.ResourceConfig) map[string]string {
 	return values
 }
 
+const timestampType = "message.timestamp.type"
+
 // topicSettings are the settings that must be exactly as migrate makes them: Kafka's default where it sets none, and what another value does.
 var topicSettings = map[string]struct{ fallback, harm string }{
-	"cleanup.policy":         {"delete", "what must be kept would be deleted by age, or by a later record of its key"},
-	"message.timestamp.type": {"", "the time of acceptance, by which lag, versions of facts and idempotency keys go, would be whatever the producer says"},
+	"cleanup.policy": {"delete", "what must be kept would be deleted by age, or by a later record of its key"},
+	timestampType:    {"", "the time of acceptance, by which lag, versions of facts and idempotency keys go, would be whatever the producer says"},
 }
 
 // setting makes the check of one setting.
@@ -545,9 +548,16 @@ func (d *doctor) setting(name string) func(context.Context) (string, []problem, 
 			if !ok {
 				want = rule.fallback
 			}
-			if have, ok := configs[t.Name][name]; ok && want != "" && have != want {
-				problems = append(problems, problem{What: fmt.Sprintf("topic %s: %s is %s, not %s: %s", t.Name, name, have, want, rule.harm), Do: alter(t.Name, name, want)})
+			have, ok := configs[t.Name][name]
+			if !ok || want == "" || have == want {
+				continue
 			}
+			p := problem{What: fmt.Sprintf("topic %s: %s is %s, not %s: %s", t.Name, name, have, want, rule.harm), Do: alter(t.Name, name, want)}
+			if t.Role == schemas.RoleReference && name == timestampType { // versions of references go by their offsets
+				p.Status = statusWarning
+				p.What = fmt.Sprintf("topic %s: %s is %s, not %s: lag, audit --since and the deletion of tombstones go by the producer's clock", t.Name, name, have, want)
+			}
+			problems = append(problems, p)
 		}
 		return name + " of every topic is as it must be", problems, nil
 	}
@@ -577,10 +587,20 @@ func (d *doctor) checkRetention(ctx context.Context) (string, []problem, error) 
 	var problems []problem
 	for _, t := range schemas.Topics() {
 		if t.Config["cleanup.policy"] == "compact" {
-			continue // age does not matter there
+			// Age matters there for tombstones only: who comes too late does not hear that a record was deleted.
+			const name = "delete.retention.ms"
+			want, ours := millis(t.Config[name])
+			if kept, ok := millis(configs[t.Name][name]); ours && ok && (kept < want || oldest[t.Name] > kept/2) {
+				p := problem{Status: statusWarning, What: fmt.Sprintf("topic %s: tombstones are deleted after %s, read or not (%s); the oldest record that waits is %s old", t.Name, kept, name, oldest[t.Name].Round(time.Second)),
+					Do: alter(t.Name, name, t.Config[name]) + ", and let the sink run"}
+				if oldest[t.Name] > kept/2 {
+					p.Status = statusFailure
+				}
+				problems = append(problems, p)
+			}
+			continue
 		}
-		if ms, err := strconv.ParseInt(configs[t.Name]["retention.ms"], 10, 64); err == nil && ms >= 0 {
-			kept := time.Duration(min(ms, int64(1<<63-1)/int64(time.Millisecond))) * time.Millisecond
+		if kept, ok := millis(configs[t.Name]["retention.ms"]); ok && kept >= 0 {
 			p := problem{Status: statusWarning, What: fmt.Sprintf("topic %s: records are deleted after %s, judged or not (retention.ms); the oldest that waits is %s old", t.Name, kept, oldest[t.Name].Round(time.Second)),
 				Do: alter(t.Name, "retention.ms", "-1") + ", or see that no role ever stands still for so long"}
 			if kept < leastRetention || oldest[t.Name] > kept/2 {
@@ -594,6 +614,12 @@ func (d *doctor) checkRetention(ctx context.Context) (string, []problem, error) 
 		}
 	}
 	return "nothing is deleted by age or size", problems, nil
+}
+
+// millis reads a setting in milliseconds.
+func millis(text string) (time.Duration, bool) {
+	ms, err := strconv.ParseInt(text, 10, 64)
+	return time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond, err == nil
 }
 
 // checkSizes compares the topics' limits with ours.
@@ -611,8 +637,8 @@ func (d *doctor) checkSizes(ctx context.Context) (string, []problem, error) {
 		case err != nil || have == want:
 		case have < want:
 			problems = append(problems, problem{What: fmt.Sprintf("topic %s: %s is %d, not %d: a round with a large record fails, and is tried for ever", t.Name, name, have, want), Do: alter(t.Name, name, t.Config[name])})
-		case t.Role == schemas.RoleItem || t.Role == schemas.RoleFact || t.Role == schemas.RoleRequests:
-			problems = append(problems, problem{Status: statusWarning, What: fmt.Sprintf("topic %s: %s is %d, not %d: the outcome of an item that large may not fit", t.Name, name, have, want), Do: alter(t.Name, name, t.Config[name])})
+		case t.Role == schemas.RoleItem || t.Role == schemas.RoleFact || t.Role == schemas.RoleReference || t.Role == schemas.RoleRequests:
+			problems = append(problems, problem{Status: statusWarning, What: fmt.Sprintf("topic %s: %s is %d, not %d: the outcome or dead letter of a record that large may not fit", t.Name, name, have, want), Do: alter(t.Name, name, t.Config[name])})
 		}
 	}
 	return "records of the largest size fit", problems, nil

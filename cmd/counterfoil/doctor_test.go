@@ -214,10 +214,19 @@ func TestDoctorNamesMisconfigurations(t *testing.T) {
 			says: []string{"topic accounts"}, broke: "kept", undo: c.set("accounts", "cleanup.policy", "compact")},
 		{name: "producers' timestamps", plant: c.set("calls", "message.timestamp.type", "CreateTime"), want: map[string]string{"topics.timestamps": statusFailure},
 			says: []string{"topic calls", "CreateTime, not LogAppendTime"}, broke: "once tables", undo: c.set("calls", "message.timestamp.type", "LogAppendTime")},
+		{name: "timestamps of a reference's producers", plant: c.set("accounts", "message.timestamp.type", "CreateTime"), want: map[string]string{"topics.timestamps": statusWarning},
+			says: []string{"topic accounts", "CreateTime, not LogAppendTime"}, undo: c.set("accounts", "message.timestamp.type", "LogAppendTime")},
+		{name: "tombstones that are soon deleted", plant: c.set("units", "delete.retention.ms", "86400000"), want: map[string]string{"topics.retention": statusWarning},
+			says: []string{"topic units: tombstones are deleted after 24h0m0s", "delete.retention.ms=2419200000"}, undo: c.set("units", "delete.retention.ms", "2419200000")},
+		{name: "a tombstone that waits for more than half of its time", plant: steps(func(t *testing.T) { c.produce(t, c.client, schemas.Units, 0, "waits") }, c.later(15*24*time.Hour)),
+			want: with(clock, "topics.retention", statusFailure), says: []string{"topic units", "672h0m0s", "360h0m"}, broke: "kept running",
+			undo: steps(c.later(0), c.commitAt(schemas.GroupSink, schemas.Units, 0, 1))},
 		{name: "a size limit that is too low", plant: c.set("sales.processed", "max.message.bytes", "1000000"), want: map[string]string{"topics.size": statusFailure},
 			says: []string{"topic sales.processed", "4194304"}, broke: "running", undo: c.set("sales.processed", "max.message.bytes", "4194304")},
 		{name: "a size limit that is too high", plant: c.set("sales", "max.message.bytes", "9000000"), want: map[string]string{"topics.size": statusWarning},
 			says: []string{"topic sales:"}, undo: c.set("sales", "max.message.bytes", "1114112")},
+		{name: "a size limit of a reference that is too high", plant: c.set("customers", "max.message.bytes", "4194304"), want: map[string]string{"topics.size": statusWarning},
+			says: []string{"topic customers:"}, undo: c.set("customers", "max.message.bytes", "1114112")},
 		{name: "a lost commit", plant: func(t *testing.T) {
 			gone := kadm.TopicsSet{}
 			gone.Add(schemas.KindSales, 0)

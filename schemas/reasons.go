@@ -33,10 +33,10 @@ const (
 
 // Reason is one defect of an item.
 type Reason struct {
-	Code    string  `avro:"code"`
-	Field   string  `avro:"field"`   // path with the Avro member names, such as products[0].product; empty for the whole item
-	Value   *string `avro:"value"`   // the offending value as sent, where it is short and known
-	Message string  `avro:"message"` // one sentence for people
+	Code    string  `avro:"code" json:"code"`
+	Field   string  `avro:"field" json:"field"`           // path with the Avro member names, such as products[0].product; empty for the whole item
+	Value   *string `avro:"value" json:"value,omitempty"` // the offending value as sent, where it is short and known
+	Message string  `avro:"message" json:"message"`       // one sentence for people
 }
 
 // MaxReasons is how many defects of an item are told: 200,000 bad lines fit in a 1 MiB item, but their reasons would not fit in its outcome.

@@ -37,6 +37,24 @@ func replayed(t *testing.T, p *harness.Parts, args ...string) (code int, report 
 	return code, report
 }
 
+// Programs read the report: its members have one spelling, those of reasons as well.
+func TestReasonsOfAReplayAsJSON(t *testing.T) {
+	value := "ACR9"
+	got, err := json.Marshal(replay.Report{Items: []*replay.Item{{
+		Kind: schemas.KindCustomerEvents, Tenant: shopTenant, Fate: replay.FateUnprocessed,
+		Was: []schemas.Reason{{Code: schemas.CodeNotFound, Field: "account", Value: &value, Message: "There is none."}},
+		Now: []schemas.Reason{{Code: schemas.CodeInternalError, Message: "Ours."}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"was":[{"code":"not_found","field":"account","value":"ACR9","message":"There is none."}],` +
+		`"fate":"unprocessed","now":[{"code":"internal_error","field":"","message":"Ours."}]`
+	if !strings.Contains(string(got), want) {
+		t.Errorf("%s\nhas not %s", got, want)
+	}
+}
+
 // fates counts items by fate and reason, as "processed" or "unprocessed not_found".
 func fates(r replay.Report) map[string]int {
 	n := map[string]int{}

@@ -209,13 +209,13 @@ func createTopics(ctx context.Context, adm *kadm.Client, cfg TopicsConfig, say f
 		if dryRun {
 			continue
 		}
-		config := map[string]*string{}
+		// Not left to the broker's default: an unclean election throws acknowledged records away.
+		config := map[string]*string{"unclean.leader.election.enable": kadm.StringPtr("false")}
 		for k, v := range t.Config {
 			config[k] = &v
 		}
 		if replication >= 3 {
 			config["min.insync.replicas"] = kadm.StringPtr("2")
-			config["unclean.leader.election.enable"] = kadm.StringPtr("false")
 		}
 		_, err := adm.CreateTopic(ctx, int32(n), int16(replication), config, t.Name)
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) { // another migrate was faster

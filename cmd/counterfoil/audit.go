@@ -31,6 +31,8 @@ func auditCommand() *command {
   outcomes  no attempt at an item has two
   requests  each request with an Idempotency-Key has one answer, and its batch where that says so
   versions  each record of a reference or fact topic, or a later one of its own id, is in its table
+Of the row of an outcome it compares the identity: which record and which item it is of, that it is there once, and in its order. What the other
+columns say is not compared: a row is in its table whole or not at all.
 
 It changes nothing, and runs beside everything else: it fixes how far it looks at the start and waits until the processors and the sink are past
 that. So they must run; one that does not move for --stuck is an error. Memory is bounded whatever the topics hold; time is not: all records

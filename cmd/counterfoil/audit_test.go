@@ -360,3 +360,14 @@ func TestParseMoment(t *testing.T) {
 		}
 	}
 }
+
+// Nobody must take the audit for a comparison of every column.
+func TestAuditSaysWhatItDoesNotCompare(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run(t.Context(), &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs}, []string{"audit", "--help"})
+	for _, says := range []string{"compares the identity", "columns say is not compared"} {
+		if code != 0 || !strings.Contains(out.String(), says) {
+			t.Errorf("code %d, without %q: %s", code, says, &out)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,7 +45,7 @@ Examples:
   counterfoil analysts create --tenant acme --name acme_reports --data .counterfoil`,
 		flags: func(f *flag.FlagSet) {
 			f.StringVar(&tenant, "tenant", "", "the tenant whose rows the analyst reads")
-			f.StringVar(&name, "name", "", "name of the user: letters, digits, underscores")
+			f.StringVar(&name, "name", "", "name of the user: letters, digits and underscores, a letter first")
 			f.StringVar(&dir, "data", "", "data `folder` of counterfoil up, for its embedded ClickHouse")
 		},
 		run: func(ctx context.Context, app *app, args []string) error {
@@ -57,12 +58,18 @@ Examples:
 			if err := checkTenant(tenant); err != nil {
 				return err
 			}
+			cfg, err := loadConfig(app.environ)
+			if err != nil {
+				return err
+			}
+			if err := checkAnalystName(cfg.ClickHouse.Database, name); err != nil {
+				return err
+			}
 			password := rand.Text()
-			var err error
 			if dir != "" {
 				err = addAnalyst(dir, analyst{Name: name, PasswordSHA256: sha256Hex(password), Tenant: tenant})
 			} else {
-				err = createAnalyst(ctx, app, name, sha256Hex(password), tenant)
+				err = createAnalyst(ctx, cfg.ClickHouse, name, sha256Hex(password), tenant)
 			}
 			if err != nil {
 				return err
@@ -74,12 +81,24 @@ Examples:
 	}
 }
 
-func createAnalyst(ctx context.Context, app *app, name, hash, tenant string) error {
-	cfg, err := loadConfig(app.environ)
-	if err != nil {
-		return err
+var analystName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
+
+// checkAnalystName refuses what ClickHouse would not start with, or what is somebody else's.
+func checkAnalystName(database, name string) error {
+	reserved := clickhouse.AnalystDatabase(database, "")
+	switch {
+	case !analystName.MatchString(name):
+		return badUsage("--name is %q: use letters, digits and underscores, a letter first", name)
+	case name == "default":
+		return badUsage("--name is %q: that is ClickHouse's own user, who may do everything; choose another name", name)
+	case strings.HasPrefix(name, reserved):
+		return badUsage("--name is %q: names that begin with %s belong to us", name, reserved)
 	}
-	conn, err := clickhouse.Open(ctx, cfg.ClickHouse)
+	return nil
+}
+
+func createAnalyst(ctx context.Context, cfg clickhouse.Config, name, hash, tenant string) error {
+	conn, err := clickhouse.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}

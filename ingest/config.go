@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -59,8 +60,14 @@ func (c *Config) Validate() error {
 		{"TRANSACTION_TIMEOUT", c.TxnTimeout}, {"INGEST_BUDGET_WAIT", c.BudgetWait}, {"BACKLOG_LIMIT", c.BacklogLimit}, {"SINK_WAIT", c.SinkWait},
 	} {
 		if d.value <= 0 {
-			errs = append(errs, fmt.Errorf("%s must be positive", d.name))
+			errs = append(errs, fmt.Errorf("%s must be more than 0, not %s", d.name, d.value))
 		}
+	}
+	if c.SinkWaitStart < 0 {
+		errs = append(errs, fmt.Errorf("SINK_WAIT_START must be 0 or more, not %s", c.SinkWaitStart))
+	}
+	if err := CheckListenAddr("HTTP_ADDR", c.Addr); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Producers < 1 || c.Producers > 4 {
 		errs = append(errs, fmt.Errorf("INGEST_PRODUCERS %d is not between 1 and 4", c.Producers))
@@ -80,6 +87,18 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// CheckListenAddr refuses a setting on which no server could listen. It asks nobody for the host.
+func CheckListenAddr(name, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is %q: write host:port, or :port for all addresses: %w", name, addr, err)
+	}
+	return nil
 }
 
 // Deps is what the service needs of the others.

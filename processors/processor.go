@@ -92,9 +92,11 @@ func (c *Config) Validate() error {
 		}
 	}
 	positive("TRANSACTION_TIMEOUT", c.TransactionTimeout)
-	positive("SESSION_TIMEOUT", c.SessionTimeout)
 	positive("ROUND_TIME", c.RoundTime)
 	positive("DRAIN_TIMEOUT", c.DrainTimeout)
+	if c.SessionTimeout < time.Second {
+		problems = append(problems, fmt.Errorf("SESSION_TIMEOUT must be 1s or more, not %s", c.SessionTimeout))
+	}
 	if c.RoundRecords <= 0 {
 		problems = append(problems, fmt.Errorf("ROUND_RECORDS must be more than 0, not %d", c.RoundRecords))
 	}

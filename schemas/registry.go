@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +24,23 @@ type RegistryConfig struct {
 	// A schema id that the registry does not know is asked for again after ConfirmAfter; a second no is remembered for RememberFor.
 	ConfirmAfter time.Duration `env:"SCHEMA_CONFIRM_AFTER" envDefault:"30s" desc:"wait before an unknown schema id is asked for again; its partition waits so long, once"`
 	RememberFor  time.Duration `env:"SCHEMA_UNKNOWN_FOR" envDefault:"10m" desc:"how long a schema id that was confirmed unknown is taken for unknown"`
+}
+
+// Validate names every problem.
+func (c *RegistryConfig) Validate() error {
+	var problems []error
+	for _, address := range c.URL {
+		if u, err := url.Parse(address); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			problems = append(problems, fmt.Errorf("SCHEMA_REGISTRY_URL has %q: write http://host:port or https://host:port", address))
+		}
+	}
+	if c.ConfirmAfter < 0 {
+		problems = append(problems, fmt.Errorf("SCHEMA_CONFIRM_AFTER must be 0 or more, not %s", c.ConfirmAfter))
+	}
+	if c.RememberFor < 0 {
+		problems = append(problems, fmt.Errorf("SCHEMA_UNKNOWN_FOR must be 0 or more, not %s", c.RememberFor))
+	}
+	return errors.Join(problems...)
 }
 
 // Registry is a client of the schema registry with a cache of writer schemas. It is safe for concurrent use.

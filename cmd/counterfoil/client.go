@@ -69,6 +69,9 @@ func kafkaAndRegistry(app *app) (*clientConfig, *schemas.Registry, error) {
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: env.ToMap(app.environ)}); err != nil {
 		return nil, nil, fmt.Errorf("the configuration is wrong: %w\n`counterfoil config` lists all settings with their meaning", err)
 	}
+	if err := cfg.Registry.Validate(); err != nil {
+		return nil, nil, err
+	}
 	registry, err := schemas.NewRegistry(cfg.Registry, warnings(app))
 	return &cfg, registry, err
 }

@@ -40,6 +40,9 @@ type CommonConfig struct {
 	OpsAddr  string     `env:"OPS_ADDR" envDefault:":9100" desc:"where process and sink serve /healthz, /readyz and /metrics; ingest serves them on its own port"`
 }
 
+// Validate names every problem.
+func (c *CommonConfig) Validate() error { return ingest.CheckListenAddr("OPS_ADDR", c.OpsAddr) }
+
 // TopicsConfig is read by migrate when it creates topics.
 type TopicsConfig struct {
 	Partitions  int `env:"TOPIC_PARTITIONS" envDefault:"12" desc:"partitions of item, result and state topics; chosen at the first migrate, never changed afterwards"`
@@ -74,8 +77,11 @@ func loadConfig(environ []string, roles ...string) (*Config, error) {
 			continue
 		}
 		if v, ok := sections.Field(i).Addr().Interface().(interface{ Validate() error }); ok {
-			if err := v.Validate(); err != nil {
-				problems = append(problems, err)
+			for _, err := range each(v.Validate()) {
+				// Two roles may share a variable.
+				if !slices.ContainsFunc(problems, func(p error) bool { return p.Error() == err.Error() }) {
+					problems = append(problems, err)
+				}
 			}
 		}
 	}

@@ -98,7 +98,7 @@ func (c KafkaConfig) tls() (*tls.Config, error) {
 	if c.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
-			return t, fmt.Errorf("KAFKA_TLS_CERT: %w", err)
+			return t, fmt.Errorf("KAFKA_TLS_CERT or KAFKA_TLS_KEY: %w", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"time"
 )
@@ -45,6 +46,12 @@ func (c *Config) Validate() error {
 	if c.Cluster != "" && !identifier.MatchString(c.Cluster) {
 		errs = append(errs, fmt.Errorf("CLICKHOUSE_CLUSTER %q is not a plain identifier", c.Cluster))
 	}
+	if c.NodePort < 0 || c.NodePort > math.MaxUint16 {
+		errs = append(errs, fmt.Errorf("CLICKHOUSE_NODE_PORT %d is not between 0 and 65535", c.NodePort))
+	}
+	if _, err := c.options(c.Hosts); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -63,8 +70,8 @@ func (c *SinkConfig) Validate() error {
 	if c.Lease < time.Second {
 		errs = append(errs, fmt.Errorf("SINK_LEASE %s is less than 1s", c.Lease))
 	}
-	if c.Session <= 0 {
-		errs = append(errs, errors.New("SINK_SESSION_TIMEOUT must be positive"))
+	if c.Session < time.Second {
+		errs = append(errs, fmt.Errorf("SINK_SESSION_TIMEOUT %s is less than 1s", c.Session))
 	}
 	return errors.Join(errs...)
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Ingest     ingest.Config          `section:"Role ingest" role:"ingest"`
 	Process    processors.Config      `section:"Role process" role:"process"`
 	Sink       clickhouse.SinkConfig  `section:"Role sink" role:"sink"`
+	Up         UpConfig               `section:"Command up"`
 }
 
 // CommonConfig is what all roles share.
@@ -42,6 +43,11 @@ type CommonConfig struct {
 
 // Validate names every problem.
 func (c *CommonConfig) Validate() error { return ingest.CheckListenAddr("OPS_ADDR", c.OpsAddr) }
+
+// UpConfig is read by up, and by nobody else.
+type UpConfig struct {
+	Library string `env:"LIBCHDB" desc:"path of libchdb, the embedded ClickHouse; the one that make tools has installed when empty"`
+}
 
 // TopicsConfig is read by migrate when it creates topics.
 type TopicsConfig struct {

@@ -61,9 +61,9 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 func TestConfigListsAndPasses(t *testing.T) {
 	var out, errs bytes.Buffer
 	environ := []string{"TOKEN_SECRETS=x7Qp2mV9cT4kL8wZ", "HTTP_ADDR=:http", "OPS_ADDR=[::1]:0", "SESSION_TIMEOUT=1s", "SINK_SESSION_TIMEOUT=1s", "SINK_WAIT_START=0s", "SCHEMA_CONFIRM_AFTER=0s",
-		"SCHEMA_REGISTRY_URL=https://one.example,http://127.0.0.1:8081/path", "CLICKHOUSE_NODE_PORT=9440"}
+		"SCHEMA_REGISTRY_URL=https://one.example,http://127.0.0.1:8081/path", "CLICKHOUSE_NODE_PORT=9440", "LIBCHDB=/opt/libchdb.so"}
 	code := run(t.Context(), &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errs, environ: environ}, []string{"config"})
-	for _, want := range []string{"The configuration is valid.", "= [::1]:0"} {
+	for _, want := range []string{"The configuration is valid.", "  LIBCHDB ", "= /opt/libchdb.so"} {
 		if code != 0 || !strings.Contains(out.String(), want) {
 			t.Errorf("code %d, %q is not in:\n%s%s", code, want, &out, &errs)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -163,6 +164,7 @@ func (u *upRun) startParts(ctx context.Context, values map[string]string) (*embe
 	if values["CLICKHOUSE_ADDR"] != "" {
 		u.parts.ClickHouseAddr, u.parts.ClickHouseHTTPAddr = "", ""
 	}
+	u.parts.Library = cmp.Or(u.parts.Library, u.cfg.Up.Library)
 	u.parts.OnRestart = func(part string, cause error) {
 		u.log.Warn("embedded part ended and is started again", "part", part, "cause", cause)
 	}

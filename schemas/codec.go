@@ -41,7 +41,8 @@ func (e *BadRecordError) Error() string { return e.Message }
 type Encoder struct {
 	id     int32
 	schema *Schema
-	itemID int32 // id of the schema that the embedded item's bytes must have to be appended as they are; 0: none
+	item   *Schema // of the item that an outcome carries; else nil
+	itemID int32   // its id: bytes that were written with it are appended as they are
 }
 
 // Encoder looks the id of the topic's subject up. The subject must have been registered (by migrate); the error says so.
@@ -55,8 +56,9 @@ func (r *Registry) Encoder(ctx context.Context, topic string) (*Encoder, error) 
 		return nil, err
 	}
 	e := &Encoder{id: id, schema: t.Schema}
-	if item, ok := TopicNamed(t.Kind); ok && t.Role == RoleProcessed {
-		if e.itemID, err = r.lookup(ctx, Subject(item.Name), item.Schema); err != nil {
+	if items, ok := TopicNamed(t.Kind); ok && t.Role == RoleProcessed {
+		e.item = items.Schema
+		if e.itemID, err = r.lookup(ctx, Subject(items.Name), items.Schema); err != nil {
 			return nil, err
 		}
 	}
@@ -79,19 +81,7 @@ func (e *Encoder) AppendWithItem(dst []byte, head any, value []byte, item any) (
 	if id, data, err := SchemaID(value); err == nil && id == e.itemID {
 		return append(dst, data...), nil
 	}
-	kind := e.itemSchema()
-	return kind.avro.AppendEncode(dst, item)
-}
-
-func (e *Encoder) itemSchema() *Schema {
-	switch e.schema {
-	case OwnershipProcessedSchema:
-		return OwnershipSchema
-	case EventProcessedSchema:
-		return CustomerEventSchema
-	default:
-		return ReferralSchema
-	}
+	return e.item.avro.AppendEncode(dst, item)
 }
 
 func (e *Encoder) frame(dst []byte) []byte {
@@ -162,6 +152,9 @@ func (d *Decoder[T]) resolve(id int32) (*avro.Schema, error) {
 		return nil, err
 	}
 	s, err := avro.Resolve(writer, d.reader)
+	if err == nil {
+		err = sameUnits(writer, d.reader)
+	}
 	if err != nil {
 		return nil, &BadRecordError{Code: CodeUndecodable, Message: fmt.Sprintf("the schema with id %d cannot be read as ours: %v", id, err)}
 	}

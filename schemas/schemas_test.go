@@ -283,6 +283,69 @@ func TestReadersResolveOtherWriters(t *testing.T) {
 	}
 }
 
+// Avro resolves a timestamp in microseconds to one in milliseconds as if it were a number: another instant.
+func TestAnotherUnitOfTimeIsRefusedByName(t *testing.T) {
+	r, fake := testRegistry(t)
+	d := NewDecoder[CustomerEvent](r, CustomerEventSchema)
+	for i, c := range []struct{ unit, want string }{
+		{"timestamp-micros", "performed_on is written as timestamp-micros and read as timestamp-millis"},
+		{"timestamp-millis", ""},
+		{"", ""}, // a number
+	} {
+		text := CustomerEventSchema.Text()
+		other := strings.Replace(text, `"name":"performed_on","type":["null",{"type":"long","logicalType":"timestamp-millis"}]`,
+			`"name":"performed_on","type":["null",{"type":"long","logicalType":"`+c.unit+`"}]`, 1)
+		if c.unit != "timestamp-millis" && other == text {
+			t.Fatal("the schema has another form")
+		}
+		if c.unit == "" {
+			other = strings.ReplaceAll(other, `,"logicalType":""`, "")
+		}
+		fake.SeedSchema("customer_events-value", i+1, 80+i, sr.Schema{Schema: other, Type: sr.TypeAvro})
+		data, err := CustomerEventSchema.Avro().AppendEncode([]byte{0, 0, 0, 0, byte(80 + i)}, &CustomerEvent{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.Await(t.Context(), data)
+		var bad *BadRecordError
+		if c.want == "" && err != nil || c.want != "" && (!errors.As(err, &bad) || bad.Code != CodeUndecodable || !strings.Contains(bad.Message, c.want)) {
+			t.Errorf("%s: %v, want %q", c.unit, err, c.want)
+		}
+	}
+}
+
+// A processor encodes an item anew that another version of its schema was written with, whatever the kind.
+func TestOutcomesCarryItemsOfOtherWritersOfEveryKind(t *testing.T) {
+	r, _ := testRegistry(t)
+	if _, err := r.Register(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]struct{ head, item any }{
+		KindOwnership:      {&OwnershipResult{}, &Ownership{}},
+		KindCustomerEvents: {&EventResult{}, &CustomerEvent{}},
+		KindReferrals:      {&ReferralResult{}, &Referral{}},
+		KindSales:          {&SaleResult{}, &Sale{}},
+		KindTransactions:   {&TransactionResult{}, &Transaction{}},
+	}
+	for _, topic := range Topics() {
+		if topic.Role != RoleItem {
+			continue
+		}
+		kind := topic.Name
+		c, ok := kinds[kind]
+		if !ok {
+			t.Fatalf("%s is not tried", kind)
+		}
+		outcomes, err := r.Encoder(t.Context(), ProcessedTopic(kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := outcomes.AppendWithItem(nil, c.head, []byte{0, 0, 0, 99, 99}, c.item); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 func TestUnknownSchemaIsConfirmedBeforeARecordIsBad(t *testing.T) {
 	r, fake := testRegistry(t)
 	value := []byte{0, 0, 0, 0, 50, 2, 'a'}

@@ -289,12 +289,16 @@ func (e *encoding) item(i int) error {
 	return e.add(i, e.b.Kind, it.Key, partition, it.Value)
 }
 
-// refused makes the outcome of an item that has defects at the door.
+// refused makes the outcome of an item that has defects at the door. It shows the item as it was sent, but not what makes only its text large.
 func (e *encoding) refused(i int) error {
 	it := &e.b.Items[i]
-	return e.add(i, schemas.UnprocessedTopic(e.resultKind), nil, e.reply, &schemas.Unprocessed{
+	outcome := &schemas.Unprocessed{
 		Outcome: e.outcome(i), Kind: e.b.Kind, ItemKind: e.itemKind, Reasons: it.Defects, Format: it.Format, Original: it.Original,
-	})
+	}
+	if it.Format == schemas.FormatJSON && len(it.Original) > schemas.MaxItemBytes/8*7 {
+		outcome.Original = shorter(it.Original)
+	}
+	return e.add(i, schemas.UnprocessedTopic(e.resultKind), nil, e.reply, outcome)
 }
 
 // record makes the record of a reference or fact topic, and its outcome.
@@ -306,7 +310,9 @@ func (e *encoding) record(i int) (*schemas.ReferenceProcessed, error) {
 	}
 	outcome := &schemas.ReferenceProcessed{Outcome: e.outcome(i), Kind: e.b.Kind, OwnID: own.OwnID()}
 	key := schemas.ReferenceKey(e.b.Tenant, outcome.OwnID)
-	if err := e.add(i, e.b.Kind, key, schemas.Partition(key, e.rt.partitions[e.b.Kind]), it.Value); err != nil {
+	// Spellings of one id lie in one partition, so that the last of a batch counts.
+	partition := schemas.Partition(schemas.ReferenceKey(e.b.Tenant, schemas.Fold(outcome.OwnID)), e.rt.partitions[e.b.Kind])
+	if err := e.add(i, e.b.Kind, key, partition, it.Value); err != nil {
 		return nil, err
 	}
 	return outcome, e.add(i, schemas.ProcessedTopic(e.resultKind), nil, e.reply, outcome)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -121,6 +122,65 @@ func TestV1AnswersWhatBecameOfEachItem(t *testing.T) {
 	res, none := postV1(t, s, key, "sales", `[]`)
 	if res.StatusCode != 200 || none.Status != "complete" || none.Items == nil || none.Batch <= a.Batch {
 		t.Errorf("no items: %d %+v", res.StatusCode, none)
+	}
+}
+
+// What is large only as it is written is no reason to refuse all items of a request.
+func TestV1AnItemWithDefectsMayBeLargeInItsTextOnly(t *testing.T) {
+	w := newWorld(t)
+	w.judge(t)
+	s := w.start(t, nil)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	good := strings.TrimSuffix(v1Event("a", "1"), "}")
+	for name, c := range map[string]struct {
+		item   string
+		status int
+	}{
+		"escapes":         {good + `,"description":"` + strings.Repeat(`\u00e9`, 300_000) + `","nope":1}`, 200},
+		"blanks":          {good + `,"nope":1` + strings.Repeat(" ", 1100<<10) + `}`, 200},
+		"a text that is":  {good + `,"description":"` + strings.Repeat(`é`, 600_000) + `","nope":1}`, 413},
+		"without defects": {good + `,"description":"` + strings.Repeat(`\u00e9`, 300_000) + `"}`, 200},
+	} {
+		from := w.ends(t, schemas.UnprocessedTopic(schemas.KindCustomerEvents))
+		res, a := postV1(t, s, key, "customer-events", "["+c.item+","+v1Event("b", "1")+"]")
+		if res.StatusCode != c.status || c.status == 200 && a.Processed+a.Unprocessed != 2 {
+			t.Errorf("%s: status %d, %v", name, res.StatusCode, a.short())
+		}
+		for _, r := range w.read(t, schemas.UnprocessedTopic(schemas.KindCustomerEvents), from) {
+			u, err := schemas.NewDecoder[schemas.Unprocessed](w.registry, schemas.UnprocessedSchema).Await(t.Context(), r.Value)
+			check(t, err)
+			var sent, kept any
+			check(t, json.Unmarshal([]byte(c.item), &sent))
+			check(t, json.Unmarshal(u.Original, &kept))
+			if !reflect.DeepEqual(sent, kept) {
+				t.Errorf("%s: the outcome shows %.100q", name, u.Original)
+			}
+		}
+	}
+}
+
+// Ids are compared without case, so the last of their spellings in a batch must be the last in the topic.
+func TestV1SpellingsOfAnIdLieInOnePartition(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, nil)
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	from := w.ends(t, schemas.StockLevels)
+	for i := range 20 {
+		_, a := postV1(t, s, key, "stock", fmt.Sprintf(`[{"product":"qQ%d","available_now":1},{"product":"Qq%[1]d","available_now":0}]`, i))
+		if a.Processed != 2 {
+			t.Fatal(a.short())
+		}
+	}
+	lie := map[string]int32{}
+	for _, r := range w.read(t, schemas.StockLevels, from) {
+		id := schemas.Fold(string(r.Key))
+		if p, ok := lie[id]; ok && p != r.Partition {
+			t.Errorf("%s lies in partitions %d and %d", id, p, r.Partition)
+		}
+		lie[id] = r.Partition
+	}
+	if len(lie) != 20 {
+		t.Errorf("%d products", len(lie))
 	}
 }
 

@@ -59,12 +59,14 @@ func (s *Service) kindInKafka(ctx context.Context, tenant string, number int64) 
 	return header.Kind, nil
 }
 
-// Batches are a tenant's, the newest first, with numbers below before (0: from the newest on), at most limit; none is older than the call.
-// The error is an *[Error] with CodeBusy.
+// WaitForBatches waits until what [Service.Batches] reads is no older than the call. The error is an *[Error] with CodeBusy.
+func (s *Service) WaitForBatches(ctx context.Context) error {
+	return s.WaitForSink(ctx, append(resultTopics(), schemas.Batches)...)
+}
+
+// Batches are a tenant's, the newest first, with numbers below before (0: from the newest on), at most limit. Who wants them as they are now
+// calls [Service.WaitForBatches] first, once for any number of pages. The error is an *[Error] with CodeBusy.
 func (s *Service) Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error) {
-	if err := s.WaitForSink(ctx, append(resultTopics(), schemas.Batches)...); err != nil {
-		return nil, err
-	}
 	rows, err := s.deps.Reports.Batches(ctx, tenant, before, limit)
 	if err != nil {
 		return nil, reportError(err)

@@ -412,6 +412,38 @@ func TestV1StreamsListsOfAnyLength(t *testing.T) {
 	}
 }
 
+// While others write, a stream of batches waits for the sink once, not for each page.
+func TestV1AStreamOfBatchesWaitsForTheSinkOnce(t *testing.T) {
+	w := newWorld(t)
+	w.commitEnds(t, schemas.GroupSink)
+	s := w.start(t, map[string]string{"SINK_WAIT": "500ms", "SINK_WAIT_START": "500ms"})
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	const batches = 2_500
+	for n := range batches {
+		w.reports.batches = append(w.reports.batches, schemas.BatchReport{Number: int64(n + 1), Tenant: "demo", Kind: schemas.KindSales})
+	}
+	pages := 0
+	w.reports.onBatches = func(before int64) {
+		if pages++; before == 0 { // from here on the sink is behind
+			postV1(t, s, key, schemas.KindSales, "[{}]", "Prefer", "respond-async")
+		}
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+"/v1/batches", nil)
+	check(t, err)
+	req.Header.Set("X-Api-Key", key)
+	req.Header.Set("Accept", "application/x-ndjson")
+	res, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if n := bytes.Count(text, []byte("\n")); err != nil || n != batches || pages != 4 {
+		t.Errorf("%d lines of %d pages, then %v", n, pages, err)
+	}
+	if status, body, _ := get(t, s, key, "/v1/batches?after=9"); status != 503 {
+		t.Errorf("a page while the sink is behind: %d %s", status, body)
+	}
+}
+
 func TestV1AStreamThatBreaksIsCut(t *testing.T) {
 	w := newWorld(t)
 	w.sink(t)

@@ -272,6 +272,8 @@ type reportTable struct {
 
 	failAfter int32 // items behind this index cannot be read; 0: all can
 
+	onBatches func(before int64) // called before a page of batches is read; nil: nothing
+
 	outcomes func(tenant, kind, key string) ([]schemas.OutcomeReport, error) // nil: they cannot be read
 }
 
@@ -295,6 +297,9 @@ func (r *reportTable) Batch(_ context.Context, tenant string, number int64) (*sc
 }
 
 func (r *reportTable) Batches(_ context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error) {
+	if r.onBatches != nil {
+		r.onBatches(before)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []schemas.BatchReport

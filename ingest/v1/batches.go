@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/counterfoil/counterfoil/ingest"
@@ -18,6 +19,9 @@ const (
 	batchesLimit, batchesMost = 100, 1_000
 	itemsLimit, itemsMost     = 1_000, 10_000
 )
+
+// streamLimit is the size of the pages of a stream, after the first.
+const streamLimit = 1_000
 
 // Forms of answers.
 type (
@@ -121,7 +125,11 @@ func (a *API) getBatches(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := pager[batchObject]{name: "batches", usual: batchesLimit, most: batchesMost, after: func(last *batchObject) int64 { return last.Batch }}
+	wait := sync.OnceValue(func() error { return a.svc.WaitForBatches(r.Context()) }) // a stream's later pages are as new as its first
 	p.read = func(after int64, limit int) ([]batchObject, error) {
+		if err := wait(); err != nil {
+			return nil, err
+		}
 		rows, err := a.svc.Batches(r.Context(), caller.Tenant, after, limit)
 		batches := make([]batchObject, len(rows))
 		for i := range rows {
@@ -215,7 +223,7 @@ func (p *pager[T]) stream(w http.ResponseWriter, r *http.Request, rows []T, next
 			return
 		}
 		var err error
-		if rows, next, err = p.page(next, p.usual); err != nil {
+		if rows, next, err = p.page(next, streamLimit); err != nil {
 			ingest.NoteError(r, err)
 			panic(http.ErrAbortHandler)
 		}

@@ -19,6 +19,7 @@ type Service interface {
 	ReadBody(r *http.Request) ([]byte, error)
 	Submit(ctx context.Context, b *ingest.Batch) (*ingest.Receipt, error)
 	FindBatch(ctx context.Context, tenant string, number int64) (*schemas.BatchReport, error)
+	WaitForBatches(ctx context.Context) error
 	Batches(ctx context.Context, tenant string, before int64, limit int) ([]schemas.BatchReport, error)
 	BatchItems(ctx context.Context, b *schemas.BatchReport, processed bool, after int32, limit int) ([]schemas.ItemReport, error)
 }

@@ -158,6 +158,8 @@ func TestSales(t *testing.T) {
 		})},
 		{"4: phone only", one(`"mhid":""`), sale(func(s *schemas.Sale) { s.MHID = new("") })},
 		{"4: web only", one(`"clis":[]`), sale(func(s *schemas.Sale) { s.CLIs = &[]string{} })},
+		{"4: phone only, null", one(`"mhid":null`), sale(func(s *schemas.Sale) { s.MHID = nil })},
+		{"4: web only, null", one(`"clis":null`), sale(func(s *schemas.Sale) { s.CLIs = nil })},
 		{"5: numbers as sent", one(`"clis":["+44 (0)1234 567890","anonymous","",447700900123,"anonymous"]`), sale(func(s *schemas.Sale) {
 			s.CLIs = &[]string{"+44 (0)1234 567890", "anonymous", "", "447700900123", "anonymous"}
 		})},
@@ -248,7 +250,9 @@ func TestRefusals(t *testing.T) {
 		{"3: empty", one(`"date":"","mhid":"M","clis":[]`), errs("sales[1].date", wrongDate)},
 		{"4: mhid missing", one(`"date":"2022-10-01","clis":["1"]`), errs("sales[1].mhid", "is required")},
 		{"4: clis missing", one(`"date":"2022-10-01","mhid":"M"`), errs("sales[1].clis", "is required")},
-		{"4: null", one(`"date":"2022-10-01","mhid":null,"clis":null`), errs("sales[1].mhid", "is required", "sales[1].clis", "is required")},
+		{"4: null", one(`"date":"2022-10-01","mhid":null,"clis":null`), errs("sales[1].mhid", "is empty and so is clis; one of the two must say whose calls to look for")},
+		{"4: both missing", one(`"date":"2022-10-01"`), errs("sales[1].mhid", "is required", "sales[1].clis", "is required")},
+		{"4: null and missing", one(`"date":"2022-10-01","mhid":null`), errs("sales[1].clis", "is required")},
 		{"4: both empty", one(`"date":"2022-10-01","mhid":"","clis":[]`), errs("sales[1].mhid", "is empty and so is clis; one of the two must say whose calls to look for")},
 		{"5: no array", one(`"date":"2022-10-01","mhid":"M","clis":"1"`), errs("sales[1].clis", "must be an array of strings")},
 		{"5: no strings", one(`"date":"2022-10-01","mhid":"M","clis":["1",null,{}]`), errs("sales[1].clis[1]", "must be a string", "sales[1].clis[2]", "must be a string")},

@@ -30,7 +30,8 @@ type defect struct {
 // sale is one sale of a request with room for what its members point to: one piece of memory for all of them.
 type sale struct {
 	schemas.Sale
-	index   int // in the request's sales
+	index   int                       // in the request's sales
+	named   struct{ mhid, clis bool } // members that are there, if with null
 	defects []defect
 
 	id, description, value, mhid string
@@ -108,11 +109,11 @@ func (u *upload) check() {
 	}
 	for _, s := range u.sales {
 		s.Lookback = &lookback
-		// The partner's contract wants both members; to us either is enough.
-		if s.MHID == nil && !s.has("mhid") {
+		// The partner's contract wants both members, and one of them may say nothing; to us either is enough.
+		if !s.named.mhid && !s.has("mhid") {
 			s.defect("mhid", "is required")
 		}
-		if s.CLIs == nil && !s.has("clis") {
+		if !s.named.clis && !s.has("clis") {
 			s.defect("clis", "is required")
 		}
 		for _, reason := range matching.Check(&s.Sale) {
@@ -202,10 +203,12 @@ func readSale(r *lenient.Reader, index int) *sale {
 		case "value":
 			s.Value = s.text(name, r.Value(), &s.value)
 		case "mhid":
+			s.named.mhid = true
 			s.MHID = s.text(name, r.Value(), &s.mhid)
 		case "date":
 			s.Date = s.readDate(r.Value())
 		case "clis":
+			s.named.clis = true
 			s.CLIs = s.readCLIs(r)
 		case "properties":
 			s.Properties = s.readProperties(r)

@@ -32,9 +32,9 @@ type request struct {
 	trace    string      // traceparent (W3C), passed on with the items
 	keys     []string    // values of the header Idempotency-Key; nil: none
 	body     []byte      // of a request with an Idempotency-Key, until the batch is made
-	media    string      // of such a request: the media type of the body, without parameters
+	media    string      // of such a request: the media type that the body is read as, without parameters
 	boundary []byte      // of such a request: what begins the delimiters in a body of several parts
-	query    string      // of such a request: what may be data, in one spelling
+	query    string      // of such a request: what is data, in one spelling
 	token    []byte      // that is in the body
 	answer   http.Header // of the answer
 	cause    string

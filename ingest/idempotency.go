@@ -43,7 +43,7 @@ func noteBody(r *http.Request, body []byte) {
 	}
 	contentType := r.Header.Get("Content-Type")
 	media, _, _ := strings.Cut(contentType, ";")
-	q.body, q.media, q.query = body, strings.ToLower(strings.TrimSpace(media)), r.URL.Query().Encode()
+	q.body, q.media = body, strings.ToLower(strings.TrimSpace(media))
 	if strings.HasPrefix(q.media, "multipart/") {
 		if _, params, err := mime.ParseMediaType(contentType); err == nil && params["boundary"] != "" {
 			q.boundary = []byte("--" + params["boundary"])
@@ -51,25 +51,24 @@ func noteBody(r *http.Request, body []byte) {
 	}
 }
 
+// NoteContent notes what a door reads of a request besides the bytes of its body: the media type that it reads them as, whatever the header says
+// and in whatever spelling, and what of the URL's query is data. Where an adapter does not call it, that is the header's media type, and nothing.
+func NoteContent(r *http.Request, mediaType, query string) {
+	q := of(r.Context())
+	q.media, q.query = mediaType, query
+}
+
 // noteToken notes the token that a request has in its body: a caller that logs in anew sends the same request with another one.
 func noteToken(r *http.Request, token string) { of(r.Context()).token = []byte(token) }
 
-// hash is SHA-256 of what the request says to a door: the same bytes of another media type say something else, but for one that ignores it, and the
-// query matters to one door alone. Left out is what differs when a caller makes the same request anew: the token, and the boundary between the
-// parts of a form.
-func (q *request) hash(door string) []byte {
-	media, query := q.media, ""
-	switch door {
-	case DoorCRM:
-		media = "application/json"
-	case DoorAvon:
-		query = q.query
-	}
+// hash is SHA-256 of what the request says to its door: the same bytes of another media type say something else. Left out is what differs when
+// a caller makes the same request anew: the token, and the boundary between the parts of a form.
+func (q *request) hash() []byte {
 	h := sha256.New()
 	mark := []byte{0}
 	part := func(b []byte) { h.Write(b); h.Write(mark) }
-	part([]byte(media))
-	part([]byte(query))
+	part([]byte(q.media))
+	part([]byte(q.query))
 	switch {
 	case len(q.token) > 0:
 		for b := range bytes.SplitSeq(q.body, q.token) {
@@ -97,7 +96,7 @@ func (q *request) repeatable(b *Batch) (*repeatable, error) {
 	if err := schemas.CheckIdempotencyKey(q.keys); err != nil {
 		return nil, &Error{Code: CodeIdempotencyKey, Message: schemas.ErrIdempotencyKey.Error(), Index: -1, Cause: "idempotency_key"}
 	}
-	p := &repeatable{route: b.Door + " " + b.Operation, key: q.keys[0], bodyHash: q.hash(b.Door)}
+	p := &repeatable{route: b.Door + " " + b.Operation, key: q.keys[0], bodyHash: q.hash()}
 	q.body = nil // not for as long as the request waits
 	return p, nil
 }

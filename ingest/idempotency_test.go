@@ -277,6 +277,7 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 	}
 	const parts, event, upload = "multipart/form-data; boundary=", `{"kind":"web"}`, `{"lookback":12,"sales":[]}`
 	const bulk, rows = crmcom.Base + "customer_events/bulk/web/create", `{"web_customer_events_set":[{}]}`
+	const dto, field = `{"financialTransactions":[{"state":"ON"}]}`, "FinancialTransactions=[{State:ON}]"
 	type request struct{ path, contentType, body string }
 	var all sync.WaitGroup
 	for name, c := range map[string]struct {
@@ -291,6 +292,16 @@ func TestWhatIsTheSameRequest(t *testing.T) {
 		"a parameter that does not matter":     {request{bulk, "application/json", rows}, request{bulk + "?a=1", "application/json", rows}, true},
 		"the parameters in another order":      {request{avon.Path + "?format=xml&financialTransactions=[{}]", "", ""}, request{avon.Path + "?%66inancialTransactions=[{}]&format=xml", "", ""}, true},
 		"another value of a parameter":         {request{avon.Path + "?financialTransactions=[{}]", "", ""}, request{avon.Path + "?financialTransactions=[{},{}]", "", ""}, false},
+		"a list in another spelling":           {request{avon.Path + "?financialTransactions=[{}]", "", ""}, request{avon.Path + "?FINANCIALTRANSACTIONS=%5B%7B%7D%5D&_=123", "", ""}, true},
+		"another form of the answer":           {request{avon.Path, "application/json", dto}, request{avon.Path + "?format=xml&_=123", "application/json", dto}, true},
+		"another name of JSON":                 {request{avon.Path, "application/json", dto}, request{avon.Path, "text/json", dto}, true},
+		"JSON that the path names":             {request{avon.Path, "application/json", dto}, request{"/json/reply/FinancialTransactionsBatchCreate", "text/plain", dto}, true},
+		"another name of JSV":                  {request{avon.Path, "text/jsv", dto}, request{avon.Path, "application/jsv; charset=utf-8", dto}, true},
+		"JSON read as JSV":                     {request{avon.Path, "application/json", dto}, request{avon.Path, "text/jsv", dto}, false},
+		"a list in the form, not in the URL":   {request{avon.Path, "application/x-www-form-urlencoded", field}, request{avon.Path + "?FinancialTransactions=[{},{}]", "application/x-www-form-urlencoded", field}, true},
+		"no media type":                        {request{"/sales/batches", "application/json", upload}, request{"/sales/batches", "", upload}, true},
+		"another media type of the same":       {request{"/sales/batches", "application/json", upload}, request{"/sales/batches", "text/json; charset=utf8", upload}, true},
+		"CSV and JSON":                         {request{"/v1/sales", "text/csv", "[]"}, request{"/v1/sales", "application/json", "[]"}, false},
 		"the key of the caller in any form":    {request{"/sales/batches", "application/json", upload}, request{"/sales/batches?api%5Fkey=" + url.QueryEscape(caller) + "&API_KEY=x", "application/json", upload}, true},
 	} {
 		all.Go(func() {

@@ -233,6 +233,7 @@ func (a *Adapter) create(r *http.Request, rt *route, query url.Values, out outpu
 	if err != nil {
 		return answer{}, err
 	}
+	ingest.NoteContent(r, mediaTypes[b.format], url.Values{list: listsIn(b.query)}.Encode())
 	items := q.items[:q.first()]
 	receipt := &ingest.Receipt{}
 	if len(items) > 0 || ingest.Keyed(r) && !q.failed && len(q.errors) == 0 { // a request that is refused binds no key

@@ -38,6 +38,17 @@ var byType = map[string]format{
 	"multipart/form-data":               formatParts,
 }
 
+// mediaTypes are the formats' media types, by which requests are told apart.
+var mediaTypes = [...]string{
+	noFormat:    "",
+	formatJSON:  "application/json",
+	formatJSV:   "text/jsv",
+	formatXML:   "application/xml",
+	formatCSV:   "text/csv",
+	formatForm:  "application/x-www-form-urlencoded",
+	formatParts: "multipart/form-data",
+}
+
 // output is the form of an answer.
 type output struct {
 	format   format

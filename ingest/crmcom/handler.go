@@ -131,6 +131,7 @@ func (a *Adapter) create(r *http.Request, k *kind) (answer, error) {
 	if wrong != nil {
 		return answer{}, wrong
 	}
+	ingest.NoteContent(r, "application/json", "")
 	items := parseRows(c, k, caller.Tenant)
 	if len(items) == 0 && !ingest.Keyed(r) {
 		return answer{body: formatReceipt(&ingest.Receipt{}, nil, c.fields)}, nil

@@ -149,6 +149,7 @@ func (a *Adapter) post(r *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	ingest.NoteContent(r, "application/json", "")
 	u, err := parse(string(body))
 	if err != nil {
 		return answer{}, err

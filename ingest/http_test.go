@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/counterfoil/counterfoil/ingest"
+	"github.com/counterfoil/counterfoil/ingest/avon"
 )
 
 func gzipped(t testing.TB, content []byte) []byte {
@@ -96,6 +98,32 @@ func TestLimitsOfARequest(t *testing.T) {
 	}
 	if got := metric(t, s, "counterfoil_ingest_bytes_in_flight"); got != "0" {
 		t.Errorf("%s bytes are in flight afterwards", got)
+	}
+}
+
+// Clients that pack every body say so of an empty one, too.
+func TestAnEmptyBodyIsEmptyWhateverItsEncoding(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, nil)
+	avon.New(s).Register(s.Mux())
+	key := w.keys.add(t, "demo", ingest.KeyOptions{})
+	for _, c := range []struct {
+		path   string
+		status int
+		text   string // in the answer
+	}{{avon.Path, 200, "{}"}, {"/v1/sales", 400, "it is empty"}} {
+		for name, body := range map[string]io.Reader{"nothing": http.NoBody, "nothing in chunks": io.MultiReader(), "gzip of nothing": bytes.NewReader(gzipped(t, nil))} {
+			req, err := http.NewRequest(http.MethodPost, "http://"+s.Addr()+c.path, body)
+			check(t, err)
+			req.Header = http.Header{"X-Api-Key": {key}, "Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}
+			res, err := http.DefaultClient.Do(req)
+			check(t, err)
+			text, err := io.ReadAll(res.Body)
+			check(t, errors.Join(err, res.Body.Close()))
+			if res.StatusCode != c.status || !strings.Contains(string(text), c.text) {
+				t.Errorf("%s, %s: status %d, want %d with %q: %s", c.path, name, res.StatusCode, c.status, c.text, text)
+			}
+		}
 	}
 }
 

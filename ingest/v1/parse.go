@@ -36,7 +36,7 @@ func parserOf(contentType string) parser {
 		return nil
 	}
 	switch strings.ToLower(params["charset"]) {
-	case "", "utf-8", "us-ascii":
+	case "", "utf-8", "utf8", "us-ascii":
 		return parsers[media]
 	}
 	return nil

@@ -237,7 +237,7 @@ func TestPreferences(t *testing.T) {
 
 func TestMediaTypes(t *testing.T) {
 	for contentType, want := range map[string]bool{
-		"application/json": true, "Application/JSON; charset=UTF-8": true, "application/x-ndjson": true, "text/csv; charset=us-ascii; header=present": true,
+		"application/json": true, "Application/JSON; charset=UTF-8": true, "application/json; charset=UTF8": true, "application/x-ndjson": true, "text/csv; charset=us-ascii; header=present": true,
 		"": false, "text/plain": false, "application/json; charset=utf-16": false, "application/x-www-form-urlencoded": false, "application/": false,
 	} {
 		if got := parserOf(contentType) != nil; got != want {

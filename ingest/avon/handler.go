@@ -41,6 +41,9 @@ type route struct {
 	auto   bool   // the body is an array of request DTOs
 }
 
+// elsewhere is the pattern of all paths with one segment that no door has: among them are the documented one in other cases and with other suffixes.
+const elsewhere = "/{path}"
+
 // Register adds the routes: the documented one with its suffixes, and those that every ServiceStack server has for each operation.
 func (a *Adapter) Register(mux *http.ServeMux) {
 	handle := func(pattern string, routeOf func(r *http.Request) route) {
@@ -56,10 +59,35 @@ func (a *Adapter) Register(mux *http.ServeMux) {
 	for name, f := range suffixes {
 		handle(Path+"."+name, func(*http.Request) route { return route{known: true, format: f, suffix: true} })
 		for _, first := range spellings(name) {
-			handle("/"+first+"/{verb}/{operation}", func(r *http.Request) route { return predefined(r, f) })
+			handle("/"+first+"/", func(r *http.Request) route { return predefined(r, f) })
 		}
 	}
-	handle("/api/{operation}", apiRoute)
+	handle("/api/", apiRoute)
+	mux.HandleFunc(elsewhere, func(w http.ResponseWriter, r *http.Request) {
+		if rt, ok := documented(r); ok {
+			a.serve(w, r, &rt)
+		} else {
+			unknown(mux, w, r)
+		}
+	})
+}
+
+// unknown answers for what is not below [elsewhere], as ServeMux itself does: 405 where the path has other methods, 404 where there is nothing.
+func unknown(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		other := *r
+		other.Method = method
+		if _, pattern := mux.Handler(&other); pattern != elsewhere {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 }
 
 // suffixes are the formats that paths name.
@@ -79,12 +107,19 @@ func spellings(word string) []string {
 	return all
 }
 
+// documented reads /financial-transaction-batches[.format] in any case; ok is false for what is something else.
+func documented(r *http.Request) (rt route, ok bool) {
+	name, suffix, found := strings.Cut(r.URL.Path, ".")
+	f := suffixes[strings.ToLower(suffix)]
+	return route{known: !found || f != noFormat, format: f, suffix: f != noFormat}, strings.EqualFold(name, Path)
+}
+
 // predefined reads /json/reply/FinancialTransactionsBatchCreate and its kind.
 func predefined(r *http.Request, f format) route {
 	rt := route{format: f, body: f}
-	name := r.PathValue("operation")
+	_, path, _ := strings.Cut(r.URL.Path[1:], "/")
+	verb, name, _ := strings.Cut(strings.TrimSuffix(path, "/"), "/")
 	name, rt.auto = strings.CutSuffix(name, "[]")
-	verb := r.PathValue("verb")
 	rt.oneWay = strings.EqualFold(verb, "oneway")
 	rt.known = strings.EqualFold(name, operation) && (rt.oneWay || strings.EqualFold(verb, "reply"))
 	return rt
@@ -92,7 +127,8 @@ func predefined(r *http.Request, f format) route {
 
 // apiRoute reads /api/FinancialTransactionsBatchCreate[.format], which newer servers have.
 func apiRoute(r *http.Request) route {
-	name, suffix, found := strings.Cut(r.PathValue("operation"), ".")
+	path := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/api/"), "/")
+	name, suffix, found := strings.Cut(path, ".")
 	f := suffixes[strings.ToLower(suffix)]
 	rt := route{format: f, body: cmp.Or(f, formatJSON)}
 	name, rt.auto = strings.CutSuffix(name, "[]")

@@ -2,6 +2,7 @@ package avon
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -56,6 +57,7 @@ func TestNegotiation(t *testing.T) {
 		{Path + ".json?format=xml", "application/json", "text/csv", "application/json; charset=utf-8"},
 		{Path + "?format=xml", "application/json", "text/csv", "application/xml"},
 		{Path + ".xml?callback=f", "application/json", "", "application/xml"},
+		{Path + ".Xml?format=csv", "application/json", "", "application/xml"},
 		{Path + "?format=XML.x", "application/json", "", "application/xml"},
 		{Path + "?format=Jsv", "application/json", "", "application/jsv"},
 		{Path + "?format=csv", "application/json", "", "text/csv"},
@@ -109,7 +111,13 @@ func TestRoutes(t *testing.T) {
 		{"POST", Path + "/", 200, true},
 		{"POST", Path + ".json", 200, true},
 		{"POST", Path + ".csv", 200, true},
+		{"POST", Path + ".JSON", 200, true},
+		{"POST", "/Financial-Transaction-Batches.Xml", 200, true},
+		{"POST", strings.ToUpper(Path), 200, true},
 		{"POST", "/json/reply/FinancialTransactionsBatchCreate", 200, true},
+		{"POST", "/json/reply/FinancialTransactionsBatchCreate/", 200, true},
+		{"POST", "/xml/oneway/FinancialTransactionsBatchCreate/", 204, true},
+		{"POST", "/api/FinancialTransactionsBatchCreate.json/", 200, true},
 		{"POST", "/Json/REPLY/financialtransactionsbatchcreate", 200, true},
 		{"POST", "/JSV/Reply/FinancialTransactionsBatchCreate", 200, true},
 		{"POST", "/csv/oneway/FinancialTransactionsBatchCreate", 204, true},
@@ -128,6 +136,13 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/api/FinancialTransactionsBatchCreate.png", 404, false},
 		{"POST", "/api/Other", 404, false},
 		{"POST", Path + ".png", 404, false},
+		{"GET", Path + ".JSV", 405, false},
+		{"GET", Path + ".yaml", 404, false},
+		{"POST", Path + ".json.xml", 404, false},
+		{"POST", "/json/reply", 404, false},
+		{"POST", "/json/reply/FinancialTransactionsBatchCreate/x", 404, false},
+		{"POST", "/api/FinancialTransactionsBatchCreate/x", 404, false},
+		{"POST", "/api/", 404, false},
 		{"POST", "/financial-transactions", 404, false},
 	} {
 		core := &core{t: t}
@@ -137,6 +152,9 @@ func TestRoutes(t *testing.T) {
 		}
 		if (w.Header().Get("Allow") == "POST") != (c.status == 405) || w.Header().Get("Location") != "" || w.Code == 204 && w.Body.Len() > 0 {
 			t.Errorf("%s %s: %v %s", c.method, c.path, w.Header(), w.Body)
+		}
+		if c.status >= 400 && c.path != "/financial-transactions" && !strings.Contains(w.Body.String(), "rrorCode") {
+			t.Errorf("%s %s: %s", c.method, c.path, w.Body)
 		}
 		if strings.HasPrefix(c.path, "/xml/") && c.status >= 400 && !strings.Contains(w.Body.String(), "<d2p1:ErrorCode>NotFound</d2p1:ErrorCode>") {
 			t.Errorf("%s %s: %s", c.method, c.path, w.Body)
@@ -220,5 +238,23 @@ func TestErrorsInEachFormat(t *testing.T) {
 	w = serve(&core{t: t}, "POST", Path+"?callback=a.b", http.Header{"Content-Type": {"application/json"}}, `{"financialTransactions":1}`)
 	if got := w.Body.String(); w.Code != 400 || !strings.HasPrefix(got, `a.b({"responseStatus":`) || !strings.HasSuffix(got, "})") || w.Header().Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("%d %v %s", w.Code, w.Header(), got)
+	}
+}
+
+// TestOthersPathsStayTheirs: what is not the operation's is answered as if there were no such adapter.
+func TestOthersPathsStayTheirs(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /docs", func(http.ResponseWriter, *http.Request) {})
+	New(&core{t: t}).Register(mux)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{{"GET", "/docs", 200, ""}, {"POST", "/docs", 405, "GET, HEAD"}, {"POST", "/doc", 404, ""}, {"GET", "/api", 404, ""}, {"GET", "/", 404, ""}} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
+		if w.Code != c.status || w.Header().Get("Allow") != c.allow || strings.Contains(w.Body.String(), "responseStatus") {
+			t.Errorf("%s %s: %d %v %s", c.method, c.path, w.Code, w.Header(), w.Body)
+		}
 	}
 }

@@ -316,6 +316,11 @@ func parseCSV(k *Kind, tenant string, body []byte) ([]ingest.Item, error) {
 		if len(row) != width {
 			err = items.append(noItem(original, schemas.FormatCSV, fmt.Sprintf("The row has %d cells; the header has %d.", len(row), width)))
 		} else {
+			for cell := range columns.JSON(row) {
+				if ingest.TooDeep([]byte(cell)) {
+					return nil, malformed(fmt.Sprintf("the JSON in line %d is nested deeper than %d levels", in.Line(), ingest.MaxDepth))
+				}
+			}
 			err = items.add(columns.Object(row), original, schemas.FormatCSV)
 		}
 		if err != nil {

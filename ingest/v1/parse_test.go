@@ -91,6 +91,8 @@ func TestBodiesBecomeItems(t *testing.T) {
 			{Ref: "a\r\nb\n", Defects: []string{"invalid quantity", "missing user_name", "missing product_sku"}, As: "csv \"a\r\nb\n\",five"}, {Ref: "\r\n", Value: &schemas.Ownership{Clear: []string{}}}}},
 		{"a column that is no field", "ownership", mediaCSV, "ref,quantiti\n1,\n2,3\n", []told{
 			{Ref: "1", Value: &schemas.Ownership{Clear: []string{}}}, {Ref: "2", Defects: []string{"invalid quantiti", "missing user_name", "missing product_sku"}, As: "csv 2,3"}}},
+		{"brackets in a text", "ownership", mediaCSV, "user_name\n" + strings.Repeat("[", 65), []told{
+			{Ref: "-", Value: &schemas.Ownership{UserName: new(strings.Repeat("[", 65)), Clear: []string{}}}}},
 		{"a long ref", "ownership", mediaJSON, `[{"ref":"` + strings.Repeat("x", 1001) + `"}]`, []told{
 			{Ref: "-", Defects: []string{"out_of_range ref", "missing user_name", "missing product_sku"}, As: `json {"ref":"` + strings.Repeat("x", 1001) + `"}`}}},
 		{"records are checked", "customers", mediaJSON, `[{"ref":"a","id":0,"account_number":"12345678901"},{"id":1}]`, []told{
@@ -133,6 +135,7 @@ func TestBodiesThatCannotBeRead(t *testing.T) {
 		{"comments", mediaJSON, "[] // none", "the body cannot be read: unexpected text after the value at line 1, column 4"},
 		{"too deep", mediaJSON, strings.Repeat("[", 65) + strings.Repeat("]", 65), "the body cannot be read: nested deeper than 64 levels at line 1, column 65"},
 		{"a line that is too deep", mediaNDJSON, "{}\n" + strings.Repeat(`{"a":`, 65), "the body cannot be read: line 2 is nested deeper than 64 levels"},
+		{"a cell that is too deep", mediaCSV, "ref,clear\n1,[]\n2," + strings.Repeat("[", 65), "the body cannot be read: the JSON in line 3 is nested deeper than 64 levels"},
 		{"not UTF-8", mediaNDJSON, "{\"user_name\":\"\xff\"}", "the body cannot be read: it is not UTF-8"},
 		{"no header", mediaCSV, "", "the body cannot be read: it is empty; the first row has the names of the fields"},
 		{"a stray quote", mediaCSV, "ref\na\"b", "the body cannot be read: line 2, column 2: bare \" in non-quoted-field"},

@@ -2,7 +2,9 @@ package plainjson
 
 import (
 	"encoding/json"
+	"iter"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -80,6 +82,32 @@ func object(columns []column, cells []string) Object {
 	return o
 }
 
+// JSON are those cells of a row that hold a record, an array or a map as JSON. [Columns.Object] keeps what nests too deep as text; a door can
+// refuse it first.
+func (c *Columns) JSON(cells []string) iter.Seq[string] {
+	return func(yield func(string) bool) { eachJSON(c.members, cells, yield) }
+}
+
+func eachJSON(columns []column, cells []string, yield func(string) bool) bool {
+	for i := range columns {
+		c := &columns[i]
+		switch {
+		case c.members != nil:
+			if !eachJSON(c.members, cells, yield) {
+				return false
+			}
+		case c.isJSON() && !yield(cells[c.cell]):
+			return false
+		}
+	}
+	return true
+}
+
+// isJSON reports whether a cell of the column holds JSON.
+func (c *column) isJSON() bool {
+	return c.typ != nil && slices.Contains([]string{"record", "array", "map", "union"}, c.typ.kind)
+}
+
 var numberForm = regexp.MustCompile(`^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$`)
 
 // value is what a cell says, as JSON would.
@@ -99,7 +127,8 @@ func (c *column) value(text string) any {
 		if numberForm.MatchString(text) {
 			return json.Number(text)
 		}
-	case "record", "array", "map", "union":
+	}
+	if c.isJSON() {
 		if v, err := parseText([]byte(text)); err == nil {
 			return v
 		}

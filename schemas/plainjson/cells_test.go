@@ -2,6 +2,7 @@ package plainjson
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,6 +52,18 @@ func TestARowIsTheObjectThatItsColumnsName(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestCellsOfRecordsAndListsHoldJSON(t *testing.T) {
+	codec := newCodec(t, schemas.CustomerEventSchema)
+	columns := codec.Columns([]string{"kind", "account.number", "unit", "products", "products.0", "nothing"})
+	got := slices.Collect(columns.JSON([]string{"[1", "[2", "[3", "[4", "[5", "[6"}))
+	if diff := cmp.Diff([]string{"[3", "[4"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	for range columns.JSON([]string{"", "", "", "", "", ""}) {
+		break
 	}
 }
 

@@ -27,7 +27,7 @@ func init() {
 		all, err := io.ReadAll(body)
 		return string(all), err
 	}
-	for _, media := range []string{"application/x-ndjson", "application/jsv", "text/jsv", "application/xml", "text/xml", "text/csv", "text/javascript", "text/html"} {
+	for _, media := range []string{"application/x-ndjson", "application/jsv", "text/jsv", "application/xml", "text/xml", "text/csv", "application/csv", "text/javascript", "text/html"} {
 		openapi3filter.RegisterBodyDecoder(media, text)
 	}
 	openapi3filter.RegisterBodyDecoder("text/json", func(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (any, error) {
@@ -85,8 +85,8 @@ var ErrUndocumented = errors.New("the document has no such operation")
 
 // Find finds the operation of a request, by its method and its path as it is escaped.
 func (d *Document) Find(method, urlPath string) (route *routers.Route, params map[string]string, err error) {
-	// Two partners' operations are named in any case, and one's may have [] behind their name.
-	loose := strings.NewReplacer("[]", "", "%5B%5D", "").Replace(urlPath)
+	// Two partners' operations are named in any case, and one's may have [] behind their name, in either spelling.
+	loose := strings.ReplaceAll(urlPath, "%5B%5D", "[]")
 	for _, p := range d.paths {
 		found := p.match.FindStringSubmatch(urlPath)
 		if found == nil && strings.EqualFold(p.name, loose) && (strings.Contains(p.name, "/FinancialTransactionsBatchCreate") || strings.Contains(p.name, "/CustomerBuyingReport")) {

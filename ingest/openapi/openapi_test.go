@@ -254,6 +254,7 @@ func TestWhatAClientIsTold(t *testing.T) {
 	}
 	for _, c := range []struct{ method, path, body string }{
 		{"GET", "/sales/batches?limit=0", ""}, {"POST", auto, `[{"financialTransactions":[{}]},null]`}, {"POST", strings.ReplaceAll(auto, "[]", "%5B%5D"), `[]`},
+		{"POST", "/Financial-Transaction-Batches.JSON", `{}`}, {"POST", "/json/reply/FinancialTransactionsBatchCreate/", `{}`},
 	} {
 		req := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
 		req.Header.Set("Content-Type", "application/json")

@@ -85,11 +85,14 @@ var ErrUndocumented = errors.New("the document has no such operation")
 
 // Find finds the operation of a request, by its method and its path as it is escaped.
 func (d *Document) Find(method, urlPath string) (route *routers.Route, params map[string]string, err error) {
-	// Two partners' operations are named in any case, and one's may have [] behind their name, in either spelling.
-	loose := strings.ReplaceAll(urlPath, "%5B%5D", "[]")
+	// Two partners' operations are named in any case; one's may have [] behind their name, in either spelling, and a slash at the end.
+	loose := strings.TrimSuffix(strings.ReplaceAll(urlPath, "%5B%5D", "[]"), "/")
 	for _, p := range d.paths {
 		found := p.match.FindStringSubmatch(urlPath)
-		if found == nil && strings.EqualFold(p.name, loose) && (strings.Contains(p.name, "/FinancialTransactionsBatchCreate") || strings.Contains(p.name, "/CustomerBuyingReport")) {
+		anyCase := slices.ContainsFunc([]string{"/FinancialTransactionsBatchCreate", "/financial-transaction-batches", "/CustomerBuyingReport"}, func(part string) bool {
+			return strings.Contains(p.name, part)
+		})
+		if found == nil && anyCase && strings.EqualFold(p.name, loose) {
 			found = []string{urlPath}
 		}
 		if found == nil {

@@ -43,6 +43,7 @@ type binding struct {
 	kind   leafKind
 	col    column
 	def    any                 // of a member that the writer lacks: as the reader's schema has it; nil: null or zero
+	needed bool                // by the reader's schema it is never null
 	text   func(string) string // of a text, see columnSpec
 }
 
@@ -190,6 +191,9 @@ const maxItems = 1 << 22
 
 var errItems = errors.New("a list in it is too long")
 
+// errNull is wrapped by the errors of members that are null and must not be, by the reader's schema.
+var errNull = errors.New("is null")
+
 // step reads one part of a value and appends it to its columns, or passes over it.
 type step func(*decoder)
 
@@ -204,6 +208,62 @@ func (p *program) fill(data []byte) error {
 		return fmt.Errorf("it has %d bytes too many", len(d.b))
 	}
 	return d.err
+}
+
+// readable is nil when a writer's schema is one of the reader's record: of its name, with every member that has no default, and so on below.
+// Of what the members hold only this is looked at here. Whether a type fits its column the compiler says, which takes more than Avro does:
+// decimals of other scales, and unions.
+func readable(writer, reader *avro.Schema) error {
+	w, r := newCompiler(writer), newCompiler(reader)
+	return w.readable(w.root, r, r.root, 0)
+}
+
+func (c *compiler) readable(n *avro.SchemaNode, reader *compiler, as *avro.SchemaNode, depth int) error {
+	n, as = c.follow(n), reader.follow(as)
+	if inner, ok := optional(as); ok {
+		as = reader.follow(inner)
+	}
+	switch {
+	case depth > maxDepth:
+		return errors.New("the schema is nested too deep")
+	case n.Type == "union":
+		for i := range n.Branches {
+			if err := c.readable(&n.Branches[i], reader, as, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	case n.Type == "null":
+		return nil // a value that is null where it must not be is refused by itself
+	case (n.Type == "record" || n.Type == "array" || as.Type == "record" || as.Type == "array") && n.Type != as.Type:
+		return fmt.Errorf("it has a value of type %s for one of type %s", n.Type, as.Type)
+	case n.Type == "array":
+		return c.readable(n.Items, reader, as.Items, depth+1)
+	case n.Type != "record":
+		return nil
+	case !sameName(n, as):
+		return fmt.Errorf("it is the record %s, not %s", n.Name, as.Name)
+	}
+	for i := range as.Fields {
+		want := &as.Fields[i]
+		have := fieldNamed(n, want.Name)
+		if have == nil {
+			if !want.HasDefault {
+				return fmt.Errorf("it lacks the member %s", want.Name)
+			}
+			continue
+		}
+		if err := c.readable(&have.Type, reader, &want.Type, depth+1); err != nil {
+			return fmt.Errorf("%s: %w", want.Name, err)
+		}
+	}
+	return nil
+}
+
+// sameName compares the names of two records as Avro does: the namespace does not count. Ours have no aliases.
+func sameName(a, b *avro.SchemaNode) bool {
+	last := func(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
+	return last(a.Name) == last(b.Name)
 }
 
 // compile makes the program for a writer's schema. What the writer lacks gets its default.
@@ -283,6 +343,11 @@ func (c *compiler) value(n *avro.SchemaNode, to []binding, inList bool, depth in
 			}
 		}, nil
 	case n.Type == "null":
+		for _, b := range to {
+			if b.needed && (inList || !b.col.isList()) {
+				return func(d *decoder) { d.fail(fmt.Errorf("%s %w", b.member, errNull)) }, nil
+			}
+		}
 		if !inList {
 			return func(*decoder) {}, nil
 		}

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -194,9 +195,9 @@ func TestWidthsOfOtherWriters(t *testing.T) {
 		"a decimal that is too fine": {`{"name":"transaction_amount","type":{"type":"bytes","logicalType":"decimal","precision":40,"scale":29}}`, []byte{1}, schemas.CodeOutOfRange},
 	} {
 		t.Run(name, func(t *testing.T) {
-			plain, err := avro.Parse(`{"type":"record","name":"T","namespace":"counterfoil","fields":[` + stripLogical(c.field) + `]}`)
+			plain, err := avro.Parse(`{"type":"record","name":"Transaction","namespace":"counterfoil","fields":[` + stripLogical(c.field) + `]}`)
 			must(t, err)
-			writer, err := schemas.ParseAvro(`{"type":"record","name":"T","namespace":"counterfoil","fields":[` + c.field + `]}`)
+			writer, err := schemas.ParseAvro(`{"type":"record","name":"Transaction","namespace":"counterfoil","fields":[` + c.field + `]}`)
 			must(t, err)
 			spec := &tableSpec{name: "t", sources: of(schemas.TransactionSchema, same("transaction_time", "transaction_amount"))}
 			cfg := sinkConfig()
@@ -237,4 +238,49 @@ func TestWidthsOfOtherWriters(t *testing.T) {
 func stripLogical(field string) string {
 	before, _, _ := strings.Cut(field, `,"logicalType"`)
 	return before + "}}"
+}
+
+// A record of another kind, or one that lacks what it must have, is no row of zeros.
+func TestSchemasThatAreNotOurs(t *testing.T) {
+	const id, customer, product, on = `{"name":"id","type":"string"},`, `{"name":"customer","type":"long"},`, `{"name":"product","type":"string"},`, `{"name":"ordered_on","type":{"type":"int","logicalType":"date"}}`
+	const decimal = `{"type":"bytes","logicalType":"decimal","precision":38,"scale":10}`
+	const quantity = `{"name":"quantity","type":` + decimal + `},`
+	event := schemas.EventProcessedSchema.Text()
+	for name, c := range map[string]struct {
+		spec   *tableSpec
+		writer string
+		want   string // in the message; empty: it is read
+	}{
+		"ours":               {factTables[schemas.OrderLines][0], `{"type":"record","name":"OrderLine","fields":[` + id + customer + product + quantity + on + `]}`, ""},
+		"another namespace":  {factTables[schemas.OrderLines][0], `{"type":"record","name":"other.OrderLine","fields":[` + id + customer + product + quantity + on + `]}`, ""},
+		"a call":             {factTables[schemas.OrderLines][0], schemas.CallSchema.Text(), "it is the record Call, not OrderLine"},
+		"a unit":             {referenceTables[schemas.Accounts], schemas.UnitSchema.Text(), "it is the record Unit, not Account"},
+		"a string":           {referenceTables[schemas.Accounts], `"string"`, "it has a value of type string for one of type record"},
+		"without a quantity": {factTables[schemas.OrderLines][0], `{"type":"record","name":"OrderLine","fields":[` + id + customer + product + on + `]}`, "it lacks the member quantity"},
+		"a quantity of null": {factTables[schemas.OrderLines][0], `{"type":"record","name":"OrderLine","fields":[` + id + customer + product + `{"name":"quantity","type":["null",` + decimal + `]},` + on + `]}`, "quantity is null"},
+		// Members are looked at as well.
+		"an outcome's item": {customerEventsTable, strings.Replace(event, `"name":"CustomerEvent"`, `"name":"Other"`, 1), "item: it is the record Other, not CustomerEvent"},
+		"an outcome's own":  {customerEventsTable, event, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			writer, err := schemas.ParseAvro(c.writer)
+			must(t, err)
+			cfg := sinkConfig()
+			f, err := newFill(c.spec, &cfg, fixedWriter{writer})
+			must(t, err)
+			// The id L and zeros: the number 0, an empty text, null.
+			value := append([]byte("\x00\x00\x00\x00\x01\x02L"), make([]byte, max(0, len(writer.Root().Fields)-1))...)
+			if c.spec.key == nil {
+				value, err = writer.AppendEncode(make([]byte, 5), fullEvent(rand.New(rand.NewPCG(1, 2))))
+				must(t, err)
+			}
+			_, err = f.add(&kgo.Record{Key: []byte("acme/L"), Headers: []kgo.RecordHeader{schemas.TenantHeader("acme")}, Value: value}, &part{})
+			var bad *schemas.BadRecordError
+			if c.want == "" {
+				must(t, err)
+			} else if !isBad(err, &bad) || bad.Code != schemas.CodeUndecodable || !strings.Contains(bad.Message, c.want) || f.rows() != 0 {
+				t.Errorf("%v, %d rows; want %q", err, f.rows(), c.want)
+			}
+		})
+	}
 }

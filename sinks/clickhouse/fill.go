@@ -47,6 +47,7 @@ type fill struct {
 // reader fills the block from the records of one source.
 type reader struct {
 	topic    string // empty: of all
+	schema   *avro.Schema
 	bindings []binding
 	needs    column             // nil: every record has a row
 	programs map[int32]*program // by writer schema id
@@ -94,19 +95,19 @@ func newFill(spec *tableSpec, cfg *SinkConfig, writers Writers) (*fill, error) {
 		f.key = append(f.key, k)
 	}
 	for _, src := range spec.sources {
-		r := &reader{topic: src.topic, needs: byName[src.needs], programs: map[int32]*program{}}
-		schema := newCompiler(src.schema.Avro())
+		r := &reader{topic: src.topic, schema: src.schema.Avro(), needs: byName[src.needs], programs: map[int32]*program{}}
+		schema := newCompiler(r.schema)
 		for _, s := range src.columns {
-			kind, _, _, def, err := schema.resolve(s.path)
+			kind, nullable, _, def, err := schema.resolve(s.path)
 			if err != nil {
 				return nil, fmt.Errorf("table %s: %w", spec.name, err)
 			}
 			if i := slices.Index(spec.key, s.path); i >= 0 && s.text != nil {
 				f.ofKey = append(f.ofKey, keyText{byName[s.name].(keyColumn), i, s.text})
 			}
-			r.bindings = append(r.bindings, binding{member: s.path, path: strings.Split(s.path, "."), kind: kind, col: byName[s.name], def: def, text: s.text})
+			r.bindings = append(r.bindings, binding{member: s.path, path: strings.Split(s.path, "."), kind: kind, col: byName[s.name], def: def, needed: !nullable, text: s.text})
 		}
-		if r.own, err = compile(src.schema.Avro(), r.bindings); err != nil {
+		if r.own, err = compile(r.schema, r.bindings); err != nil {
 			return nil, fmt.Errorf("table %s: %w", spec.name, err)
 		}
 		f.sources = append(f.sources, r)
@@ -138,6 +139,9 @@ func (f *fill) add(rec *kgo.Record, p *part) (added bool, err error) {
 		f.truncate(f.rows())
 		if errors.Is(err, errRange) {
 			return false, &schemas.BadRecordError{Code: schemas.CodeOutOfRange, Message: err.Error()}
+		}
+		if errors.Is(err, errNull) {
+			return false, &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the value (schema id %d) cannot be read as ours: %v", id, err)}
 		}
 		return false, &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the value is not what its schema (id %d) says: %v", id, err)}
 	}
@@ -271,7 +275,10 @@ func (f *fill) compile(r *reader, id int32) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	prog, err := compile(writer, r.bindings)
+	var prog *program
+	if err = readable(writer, r.schema); err == nil {
+		prog, err = compile(writer, r.bindings)
+	}
 	if err != nil {
 		return nil, &schemas.BadRecordError{Code: schemas.CodeUndecodable, Message: fmt.Sprintf("the schema with id %d cannot be read as ours: %v", id, err)}
 	}

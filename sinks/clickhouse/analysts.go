@@ -211,7 +211,7 @@ func (c *Conn) clusterViewSQL(n *node, reader, definer string) ([]string, error)
 	var views []string
 	final := map[string]bool{} // tables that views read with FINAL
 	for _, m := range migrations {
-		all, err := c.renderAs(n, m.text, own)
+		all, err := c.renderAs(n, own, m.texts...)
 		if err != nil {
 			return nil, fmt.Errorf("migration %04d_%s: %w", m.Number, m.Name, err)
 		}

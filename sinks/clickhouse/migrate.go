@@ -20,9 +20,9 @@ var migrationFiles embed.FS
 // Migration is one numbered file of SQL statements.
 type Migration struct {
 	Number   int
-	Name     string // the file's name without number and ending
-	Checksum string // SHA-256 of the file, hex
-	text     string
+	Name     string   // the file's name without number and ending
+	Checksum string   // SHA-256 of the file, hex
+	texts    []string // of the files up to this one: it knows the queries that they define
 }
 
 // Step is a migration that one node lacks, with its statements as that node gets them.
@@ -45,6 +45,7 @@ func Migrations() ([]Migration, error) {
 	}
 	slices.Sort(names)
 	var all []Migration
+	var texts []string
 	for _, path := range names {
 		text, err := migrationFiles.ReadFile(path)
 		if err != nil {
@@ -57,7 +58,8 @@ func Migrations() ([]Migration, error) {
 			return nil, fmt.Errorf("migration %s: numbers must run from 0001 without a gap", path)
 		}
 		sum := sha256.Sum256(text)
-		all = append(all, Migration{Number: n, Name: name, Checksum: hex.EncodeToString(sum[:]), text: string(text)})
+		texts = append(texts, string(text))
+		all = append(all, Migration{Number: n, Name: name, Checksum: hex.EncodeToString(sum[:]), texts: slices.Clone(texts)})
 	}
 	return all, nil
 }
@@ -126,7 +128,7 @@ func (c *Conn) migrateNode(ctx context.Context, n *node, all []Migration, dryRun
 			}
 			continue
 		}
-		statements, err := c.render(n, m.text)
+		statements, err := c.render(n, m.texts...)
 		if err != nil {
 			return steps, fmt.Errorf("migration %04d_%s: %w", m.Number, m.Name, err)
 		}
@@ -190,12 +192,15 @@ func (c *Conn) Migrated(ctx context.Context) error {
 	})
 }
 
-// render makes the statements of a file for one node.
-func (c *Conn) render(n *node, text string) ([]string, error) { return c.renderAs(n, text, c.table) }
+// render makes the statements of the last of these files for one node.
+func (c *Conn) render(n *node, texts ...string) ([]string, error) {
+	return c.renderAs(n, c.table, texts...)
+}
 
-// renderAs makes the statements of a file for one node, in which tables and views that are read have the full names that read gives them.
-func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]string, error) {
-	t, err := c.template(n, text, read)
+// renderAs makes the statements of the last of these files for one node, in which tables and views that are read have the full names that read
+// gives them.
+func (c *Conn) renderAs(n *node, read func(name string) string, texts ...string) ([]string, error) {
+	t, err := c.template(n, read, texts...)
 	if err != nil {
 		return nil, err
 	}
@@ -206,8 +211,9 @@ func (c *Conn) renderAs(n *node, text string, read func(name string) string) ([]
 	return statements(b.String()), nil
 }
 
-// template is a file of statements for one node.
-func (c *Conn) template(n *node, text string, read func(name string) string) (*template.Template, error) {
+// template is the last of these files of statements for one node, with the queries that it and those before it define. Of those of one name
+// the last one counts.
+func (c *Conn) template(n *node, read func(name string) string, texts ...string) (*template.Template, error) {
 	cluster := c.cfg.Cluster != ""
 	replicated := func(engine, table, args string) string {
 		if !cluster || len(c.shards[n.shard]) < 2 {
@@ -218,7 +224,7 @@ func (c *Conn) template(n *node, text string, read func(name string) string) (*t
 		}
 		return fmt.Sprintf("ENGINE = Replicated%s('/counterfoil/%s/%s/%d', '%s'%s)", engine, c.cfg.Database, c.cfg.localName(table), n.shard+1, n.addr, args)
 	}
-	return template.New("").Option("missingkey=error").Funcs(template.FuncMap{
+	t := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
 		"database":  func() string { return "`" + c.cfg.Database + "`" },
 		"table":     read,
 		"local":     c.local,
@@ -247,7 +253,13 @@ func (c *Conn) template(n *node, text string, read func(name string) string) (*t
 			}
 			return ""
 		},
-	}).Parse(text)
+	})
+	for _, text := range texts {
+		if _, err := t.Parse(text); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
 }
 
 // query is a query that a migration defines by name, the last to do so, with what is put in.
@@ -256,18 +268,16 @@ func (c *Conn) query(name, in string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, m := range slices.Backward(all) {
-		t, err := c.template(&c.nodes[0], m.text, c.table)
-		if err != nil {
-			return "", err
-		}
-		if t = t.Lookup(name); t != nil {
-			var b strings.Builder
-			err := t.Execute(&b, in)
-			return b.String(), err
-		}
+	t, err := c.template(&c.nodes[0], c.table, all[len(all)-1].texts...)
+	if err != nil {
+		return "", err
 	}
-	return "", fmt.Errorf("no migration defines %q", name)
+	if t = t.Lookup(name); t == nil {
+		return "", fmt.Errorf("no migration defines %q", name)
+	}
+	var b strings.Builder
+	err = t.Execute(&b, in)
+	return b.String(), err
 }
 
 // statements splits a text at semicolons that end a line, and drops comments of whole lines.

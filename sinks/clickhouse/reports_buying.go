@@ -55,7 +55,7 @@ type boughtProduct struct {
 
 // BuyingReport is what a customer bought, by product, in the order of the products' codes: the view buying_report, whose comment has the rules.
 // Empty: nothing, or there is no such customer. A number of months or weeks beyond a hundred years counts as a hundred. Fractions of a piece
-// are counted up to a whole one.
+// are counted up to a whole one. More pieces than Qty can say are an error.
 func (r *Reports) BuyingReport(ctx context.Context, q schemas.BuyingReportParams) ([]schemas.BuyingReportItem, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
 	defer cancel()
@@ -115,7 +115,11 @@ func (r *Reports) bought(ctx context.Context, q schemas.BuyingReportParams) (map
 		if err := rows.Scan(&key, &net, &b.item.LastInvoiced, &b.id); err != nil {
 			return err
 		}
-		b.item.Qty = net.Ceil().IntPart()
+		pieces := net.Ceil().BigInt()
+		if !pieces.IsInt64() {
+			return fmt.Errorf("of product %q %s pieces are left: a number of 64 bits cannot say so", b.id, pieces)
+		}
+		b.item.Qty = pieces.Int64()
 		all[key] = b
 		return keys.Append(key)
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -396,6 +397,44 @@ func TestBuyingReportsWindow(t *testing.T) {
 	must(t, err)
 	if len(got) != 1 {
 		t.Errorf("by account number: %v", got)
+	}
+}
+
+// What is left of a product is exact however much it is, or the report says that it is too much.
+func TestBuyingReportOfHugeQuantities(t *testing.T) {
+	conn := migrated(t)
+	on := time.Date(2024, 3, 31, 0, 0, 0, 0, time.UTC)
+	const most = "9999999999999999999999999999.9999999999"
+	for customer, c := range []struct {
+		quantities []string
+		net        string
+		qty        int64 // 0: too many
+	}{
+		{[]string{"9223372036854775806.5"}, "9223372036854775806.5", math.MaxInt64},
+		{[]string{"9223372036854775807.5"}, "9223372036854775807.5", 0},
+		{[]string{"1" + strings.Repeat("0", 20)}, "1" + strings.Repeat("0", 20), 0},
+		{[]string{most, most}, "19999999999999999999999999999.9999999998", 0},
+		{[]string{most, most, "-" + most, "7", "-" + most}, "7", 7},
+	} {
+		for i, quantity := range c.quantities {
+			for _, table := range []string{"order_lines_by_customer_state (ordered_on", "invoice_lines_by_customer_state (invoiced_on"} {
+				must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.cfg.Database+"."+table+", tenant, version, id, customer, product, product_key, quantity) VALUES (?, 'acme', 1, ?, ?, 'p', 'p', ?)",
+					on.Format(time.DateOnly), fmt.Sprint(customer, "/", i), customer+1, decimal.RequireFromString(quantity)))
+			}
+		}
+		for _, basedOn := range []string{schemas.BasedOnOrders, schemas.BasedOnInvoices} {
+			q := schemas.BuyingReportParams{Tenant: "acme", CustomerID: int64(customer + 1), BasedOn: basedOn, MonthsBack: 1, Today: on}
+			got, err := conn.Reports().BuyingReport(t.Context(), q)
+			if c.qty == 0 && (err == nil || !strings.Contains(err.Error(), "a number of 64 bits cannot say so")) || c.qty != 0 && (err != nil || len(got) != 1 || got[0].Qty != c.qty) {
+				t.Errorf("%v by %s: %v, %v", c.quantities, basedOn, got, err)
+			}
+			var net decimal.Decimal
+			must(t, conn.any.QueryRow(t.Context(), "SELECT quantity FROM "+conn.table(buyingReport)+"(tenant = 'acme', customer = ?, based_on = ?, months_back = 1, weeks_until_available = 0, today = ?)",
+				q.CustomerID, basedOn, on.Format(time.DateOnly)).Scan(&net))
+			if net.String() != c.net {
+				t.Errorf("view of %v by %s: %s", c.quantities, basedOn, net)
+			}
+		}
 	}
 }
 

@@ -172,6 +172,31 @@ func TestColumnsHoldWhatTheRecordSaid(t *testing.T) {
 	}
 }
 
+// An account has one line of purchases in a currency, whenever its record came, however it is spelled and whatever number it had before.
+func TestPurchasesByAccount(t *testing.T) {
+	conn := migrated(t)
+	for _, values := range []string{
+		"1, 'az9', 'AZN2', 'EUR'", "2, 'AZ9', 'AZN1', 'EUR'", "3, 'Az9', NULL, 'EUR'", "4, 'AZ9', 'AZN3', 'USD'",
+		"5, 'B', 'AZN1', 'EUR'", "4, 'C', 'AZN4', 'EUR'", "5, 'C', NULL, 'USD'", "6, NULL, NULL, 'EUR'", "7, NULL, NULL, 'EUR'", "8, NULL, NULL, NULL",
+	} {
+		n, rest, _ := strings.Cut(values, ", ")
+		must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.table("customer_events")+" (write_by, tenant, kind, number, judged_at, account_id, account_number, currency_code, line_quantity, line_net_amount) "+
+			"VALUES (now64(3) + 60, 'acme', 'purchase', "+n+", toDateTime64("+n+", 3, 'UTC'), "+rest+", [1], ["+n+"])"))
+	}
+	var got string
+	must(t, conn.any.QueryRow(t.Context(), "SELECT toString(arraySort(groupArray((account_id, account_number, currency_code, purchases, net_amount)))) FROM "+conn.table("purchases_by_account")+" WHERE tenant = 'acme'").Scan(&got))
+	if want := "[('AZ9','AZN3','EUR',3,6),('AZ9','AZN3','USD',1,4),('B','AZN1','EUR',1,5),('C','AZN4','EUR',1,4),('C','AZN4','USD',1,5),(NULL,NULL,'EUR',2,13),(NULL,NULL,NULL,1,8)]"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	var columns string
+	must(t, conn.any.QueryRow(t.Context(), "SELECT toString(groupArray((name, type))) FROM (SELECT name, type FROM system.columns WHERE database = ? AND table = 'purchases_by_account' ORDER BY position)", conn.cfg.Database).Scan(&columns))
+	want := "[('tenant','String'),('account_id','Nullable(String)'),('account_number','Nullable(String)'),('currency_code','Nullable(String)'),('purchases','UInt64'),('lines','UInt64')," +
+		"('net_amount','Decimal(38, 10)'),('vat_amount','Decimal(38, 10)'),('total_amount','Decimal(38, 10)'),('first_performed_on','Nullable(DateTime64(3, \\'UTC\\'))'),('last_performed_on','Nullable(DateTime64(3, \\'UTC\\'))')]"
+	if columns != want {
+		t.Errorf("%s\nwant %s", columns, want)
+	}
+}
+
 // A writer may lack members, have others, other unions and narrower types.
 func TestOtherWriterSchemas(t *testing.T) {
 	spec := reference(schemas.Products, schemas.ProductSchema, []string{"id"}, same("id", "number", "code", "alternative_code", "description", "barcodes"))

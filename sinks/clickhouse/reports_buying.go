@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -189,21 +190,26 @@ func (r *Reports) each(ctx context.Context, query string, f func(driver.Rows) er
 	return rows.Err()
 }
 
-// customer is the own id of the customer with an account number; 0: there is none. Of several the one sent last has it.
+// customer is the own id of the customer with an account number, which is compared without blanks around it; 0: there is none. Of several the
+// one sent last has it.
 func (r *Reports) customer(ctx context.Context, tenant, account string) (int64, error) {
 	if account == "" {
 		return 0, nil
 	}
-	rows, err := r.conn.any.Query(ctx, "SELECT id FROM "+r.conn.table("customers")+" WHERE tenant = ? AND account_number = ? ORDER BY version DESC LIMIT 1", tenant, account)
+	rows, err := r.conn.any.Query(ctx, "SELECT id, ifNull(account_number, '') FROM "+r.conn.table("customers")+" WHERE tenant = ? AND position(account_number, ?) > 0 ORDER BY version DESC", tenant, account)
 	if err != nil {
 		return 0, fmt.Errorf("customer of an account: %w", err)
 	}
 	defer rows.Close()
-	var id int64
-	if rows.Next() {
-		if err := rows.Scan(&id); err != nil {
+	for rows.Next() {
+		var id int64
+		var number string
+		if err := rows.Scan(&id, &number); err != nil {
 			return 0, fmt.Errorf("customer of an account: %w", err)
 		}
+		if strings.TrimSpace(number) == account {
+			return id, nil
+		}
 	}
-	return id, rows.Err()
+	return 0, rows.Err()
 }

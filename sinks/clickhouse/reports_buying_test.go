@@ -398,6 +398,14 @@ func TestBuyingReportsWindow(t *testing.T) {
 	if len(got) != 1 {
 		t.Errorf("by account number: %v", got)
 	}
+	// What the door takes off what is asked for is no part of what was sent either.
+	must(t, conn.any.Exec(t.Context(), "INSERT INTO "+conn.cfg.Database+".customers_state (tenant, is_deleted, version, id, account_number) VALUES "+
+		"('acme', 0, 5, 1, '\u00a0B\t'), ('acme', 0, 6, 78, 'BB'), ('acme', 0, 7, 79, NULL), ('other', 0, 8, 2, 'B')"))
+	got, err = reports.BuyingReport(t.Context(), schemas.BuyingReportParams{Tenant: "acme", AccountNo: "B", BasedOn: schemas.BasedOnOrders, MonthsBack: 1, Today: day("2024-03-31")})
+	must(t, err)
+	if len(got) != 1 {
+		t.Errorf("by an account number with blanks around it: %v", got)
+	}
 }
 
 // What is left of a product is exact however much it is, or the report says that it is too much.

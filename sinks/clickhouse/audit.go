@@ -15,7 +15,7 @@ import (
 )
 
 // This file is what an audit asks of the tables: sums over ranges of positions, which it compares with the same sums over the topics' records,
-// and the rows of the ranges that differ.
+// and the rows of the ranges that differ. What is made of a table in ClickHouse is compared with it there.
 
 // LogTable is a table that holds each record of its topics once.
 type LogTable struct {
@@ -441,6 +441,124 @@ func (c *Conn) Versions(ctx context.Context, topic string, ids []OwnID) (map[Own
 		}
 	}
 	return versions, nil
+}
+
+// Copy is a table that is filled beside another one, or from it, and holds the same in a form of its own. No record says what it must have: the
+// other table does.
+type Copy struct{ Table, Of string }
+
+// Copies are all of them: what everybody owns, by key, and facts in another order than by id.
+func Copies() []Copy {
+	all := []Copy{{ownershipStateTable.name, ownershipTable.name}}
+	for _, spec := range allTables() {
+		for _, f := range spec.followers {
+			all = append(all, Copy{f.table, spec.name})
+		}
+	}
+	return all
+}
+
+// CopyDifference is a key, or a fact, of which a copy has other rows than it must have. Rows that are replaced or deleted do not count.
+type CopyDifference struct {
+	Tenant, ID string // of ownership the keys of user and SKU, with a slash between them
+	Version    int64  // the last one that either table has
+	Rows, Want uint64 // how many the copy has, and must have; where they are equal, their contents differ
+}
+
+// copiedAtOnce is how many rows are compared at once, and how many keys that differ are looked at again. Variable for tests.
+var copiedAtOnce = 1_000_000
+
+// CopyDifferences compares a copy with its table, and returns how many rows of that it has looked at, and the keys that differ, at most limit.
+// What is on its way is no difference: where it finds any it calls settle, which is to return when the sink is past the present ends of its
+// topics, and looks again. What differs then as before has nothing on its way.
+func (c *Conn) CopyDifferences(ctx context.Context, of Copy, tenant string, limit int, settle func(context.Context) error) (compared uint64, all []CopyDifference, err error) {
+	where, args := ofTenant(tenant, nil)
+	err = c.audit(ctx, "count "+of.Of, "SELECT count() FROM "+c.table(of.Of)+" WHERE true"+where, args, func(rows driver.Rows) error { return rows.Scan(&compared) })
+	if err != nil {
+		return 0, nil, err
+	}
+	shares := int(compared)/copiedAtOnce + 1
+	for share := range shares {
+		first, err := c.copyDifferences(ctx, of, tenant, share, shares)
+		if err != nil {
+			return 0, nil, err
+		}
+		if len(first) == 0 {
+			continue
+		}
+		if err := settle(ctx); err != nil {
+			return 0, nil, err
+		}
+		again, err := c.copyDifferences(ctx, of, tenant, share, shares)
+		if err != nil {
+			return 0, nil, err
+		}
+		for _, d := range again {
+			if slices.Contains(first, d) {
+				all = append(all, d)
+			}
+		}
+		if len(all) >= limit {
+			return compared, all[:limit], nil
+		}
+	}
+	return compared, all, nil
+}
+
+func (c *Conn) copyDifferences(ctx context.Context, of Copy, tenant string, share, shares int) (all []CopyDifference, err error) {
+	own, want, have := c.copySQL(of)
+	filter, args := ofTenant(tenant, nil)
+	where := fmt.Sprintf("cityHash64(%s) %% %d = %d%s", own, shares, share, filter)
+	side := func(n int, sql string) string { return fmt.Sprintf("SELECT *, %d AS side FROM ("+sql+")", n, where) }
+	err = c.audit(ctx, "compare "+of.Table+" with "+of.Of, "SELECT tenant, own, max(version), countIf(side = 2), countIf(side = 1) FROM ("+side(1, want)+" UNION ALL "+side(2, have)+`)
+GROUP BY tenant, own HAVING arraySort(groupArrayIf(said, side = 1)) != arraySort(groupArrayIf(said, side = 2)) ORDER BY tenant, own LIMIT 10000`,
+		slices.Concat(args, args), func(rows driver.Rows) error {
+			var d CopyDifference
+			err := rows.Scan(&d.Tenant, &d.ID, &d.Version, &d.Rows, &d.Want)
+			all = append(all, d)
+			return err
+		})
+	return all, err
+}
+
+// copySQL are the queries for the rows that a copy must have and for those that it has, where a condition (%s) holds: tenant, own, version and
+// what else the row says. own is the expression of a key.
+func (c *Conn) copySQL(of Copy) (own, want, have string) {
+	if of.Table == ownershipStateTable.name {
+		own = "concat(user_key, '/', sku_key)"
+		both := "SELECT tenant, " + own + " AS own, tupleElement(last, 1) AS version, toString(last) AS said FROM (SELECT tenant, user_key, sku_key, " +
+			"max(tuple(version, user_name, product_sku, quantity, source, time_of_approval)) AS last FROM TABLE WHERE %s GROUP BY tenant, user_key, sku_key)"
+		return own, strings.Replace(both, "TABLE", c.table(of.Of), 1), strings.Replace(both, "TABLE", c.table(of.Table), 1)
+	}
+	var to follower
+	for _, spec := range allTables() {
+		for _, f := range spec.followers {
+			if f.table == of.Table {
+				to = f
+			}
+		}
+	}
+	// As in [Conn.moveSQL]: the last row of all that the table by id has of a fact is at its place, unless that deletes it.
+	columns := slices.Concat([]string{"version", "is_deleted"}, to.place, to.other)
+	last := "max(tuple(" + strings.Join(columns, ", ") + ")) AS last"
+	at := strings.Join(to.place, ", ")
+	wanted, said := "toString(last)", "toString(last)"
+	if of.Of == schemas.Calls+"_state" {
+		// A row has all of this in one column.
+		wanted = "formatRow('RowBinary', tenant, tupleElement(last, 3), tupleElement(last, 4), tupleElement(last, 1), tupleElement(last, 2), id"
+		for i := range to.other {
+			wanted += fmt.Sprintf(", tupleElement(last, %d)", i+5)
+		}
+		wanted, said = wanted+")", "tupleElement(last, 3)"
+	}
+	head := "SELECT tenant, id AS own, tupleElement(last, 1) AS version, "
+	want = head + wanted + " AS said FROM (SELECT tenant, id, " + last + " FROM " + c.table(of.Of) + " WHERE %s GROUP BY tenant, id) " +
+		"WHERE tupleElement(last, 2) = 0 AND toString(tupleElement(last, 3)) != ''"
+	if of.Of == schemas.Calls+"_state" {
+		last, at = "max(tuple(version, is_deleted, call)) AS last", "hash, started_at"
+	}
+	have = head + said + " AS said FROM (SELECT tenant, id, " + last + " FROM " + c.table(of.Table) + " WHERE %s GROUP BY tenant, id, " + at + ") WHERE tupleElement(last, 2) = 0"
+	return "id", want, have
 }
 
 // SyncReplicas makes each node know all that any replica of its shard has taken, so that it does not matter which one is asked.

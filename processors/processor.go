@@ -36,6 +36,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/counterfoil/counterfoil/processors/reference"
+	"github.com/counterfoil/counterfoil/processors/validation"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -151,7 +152,7 @@ func New(cfg Config, deps Deps, name string) (*Processor, error) {
 	if topics := referencesOf(p.kinds); len(topics) > 0 {
 		var err error
 		p.tables, err = reference.New(topics, reference.Deps{
-			Kafka: deps.Kafka, Registry: deps.Registry, Log: p.log, Metrics: registerer, Role: "process",
+			Kafka: deps.Kafka, Registry: deps.Registry, Log: p.log, Metrics: registerer, Role: "process", Check: validation.CheckRecord,
 		})
 		if err != nil {
 			return nil, err

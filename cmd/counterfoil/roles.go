@@ -27,6 +27,7 @@ import (
 	"github.com/counterfoil/counterfoil/ingest/v1"
 	"github.com/counterfoil/counterfoil/processors"
 	"github.com/counterfoil/counterfoil/processors/reference"
+	"github.com/counterfoil/counterfoil/processors/validation"
 	"github.com/counterfoil/counterfoil/schemas"
 	"github.com/counterfoil/counterfoil/sinks/clickhouse"
 )
@@ -97,7 +98,7 @@ func (p *parts) process() (map[string]role, error) {
 // sink makes the writer to ClickHouse.
 func (p *parts) sink() (map[string]role, error) {
 	s, err := clickhouse.New(p.cfg.Sink, clickhouse.Deps{
-		Conn: p.conn, Kafka: p.kafka, Registry: p.registry, Epochs: p.epochs, Log: p.log, Metrics: p.metrics,
+		Conn: p.conn, Kafka: p.kafka, Registry: p.registry, Epochs: p.epochs, Log: p.log, Metrics: p.metrics, Check: validation.RecordCheck(p.registry),
 	})
 	return map[string]role{"sink": s}, err
 }
@@ -105,7 +106,7 @@ func (p *parts) sink() (map[string]role, error) {
 // ingest makes the HTTP service with all doors, and the table of API keys that it reads. checks are further conditions of its readiness.
 func (p *parts) ingest(checks map[string]func() error) (*ingest.Service, map[string]role, error) {
 	keys, err := reference.New([]string{schemas.APIKeys}, reference.Deps{
-		Kafka: p.kafka, Registry: p.registry, Log: p.log, Metrics: p.metrics, Role: "ingest",
+		Kafka: p.kafka, Registry: p.registry, Log: p.log, Metrics: p.metrics, Role: "ingest", Check: validation.CheckRecord,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -27,6 +27,7 @@ type index[T any, R interface {
 	schemas.Reference
 }] struct {
 	decoder *schemas.Decoder[T]
+	check   func(value any) []schemas.Reason
 	anyCase bool // the member id compares case-insensitively (hex ids)
 	global  bool // identifiers are looked up without a tenant (api keys)
 	rows    map[string]*row[T]
@@ -52,9 +53,10 @@ type claim[T any] struct {
 func newIndex[T any, R interface {
 	*T
 	schemas.Reference
-}](registry *schemas.Registry, topic schemas.Topic) *index[T, R] {
+}](d Deps, topic schemas.Topic) *index[T, R] {
 	return &index[T, R]{
-		decoder: schemas.NewDecoder[T](registry, topic.Schema),
+		decoder: schemas.NewDecoder[T](d.Registry, topic.Schema),
+		check:   func(value any) []schemas.Reason { return d.Check(topic.Name, value) },
 		anyCase: topic.Name != schemas.APIKeys,
 		global:  topic.Name == schemas.APIKeys,
 		rows:    map[string]*row[T]{},
@@ -79,6 +81,9 @@ func (x *index[T, R]) apply(rec *kgo.Record) error {
 	}
 	if R(value).OwnID() != id {
 		return fmt.Errorf("key %q is not <tenant>/<own id> of the value", rec.Key)
+	}
+	if reasons := x.check(value); reasons != nil {
+		return fmt.Errorf("%s %s", reasons[0].Field, reasons[0].Message)
 	}
 	x.put(string(rec.Key), tenant, value, rec.Offset)
 	return nil

@@ -32,6 +32,8 @@ type Deps struct {
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
 	Role     string // part of the metrics' names: counterfoil_<role>_reference_...
+	// Check says what is wrong with a record, a pointer to its topic's Go type; such a record is skipped.
+	Check func(topic string, record any) []schemas.Reason
 }
 
 // Tables are reference topics in memory. It is safe for concurrent use.
@@ -79,7 +81,7 @@ func New(topics []string, deps Deps) (*Tables, error) {
 		tails:    map[string]*tail{},
 		advanced: make(chan struct{}),
 	}
-	all := t.makeIndexes(deps.Registry)
+	all := t.makeIndexes(deps)
 	for _, topic := range topics {
 		if all[topic] == nil {
 			return nil, fmt.Errorf("%s is not a reference topic", topic)
@@ -95,22 +97,22 @@ func New(topics []string, deps Deps) (*Tables, error) {
 	return t, nil
 }
 
-func (t *Tables) makeIndexes(r *schemas.Registry) map[string]table {
+func (t *Tables) makeIndexes(d Deps) map[string]table {
 	topic := func(name string) schemas.Topic {
 		found, _ := schemas.TopicNamed(name)
 		return found
 	}
 	x := &t.indexes
-	x.accounts = newIndex[schemas.Account](r, topic(schemas.Accounts))
-	x.participants = newIndex[schemas.Participant](r, topic(schemas.Participants))
-	x.units = newIndex[schemas.Unit](r, topic(schemas.Units))
-	x.classifications = newIndex[schemas.Classification](r, topic(schemas.Classifications))
-	x.products = newIndex[schemas.Product](r, topic(schemas.Products))
-	x.paymentMediumTypes = newIndex[schemas.PaymentMediumType](r, topic(schemas.PaymentMediumTypes))
-	x.paymentMediumBrands = newIndex[schemas.PaymentMediumBrand](r, topic(schemas.PaymentMediumBrands))
-	x.kpis = newIndex[schemas.KPI](r, topic(schemas.KPIs))
-	x.invoices = newIndex[schemas.Invoice](r, topic(schemas.Invoices))
-	x.apiKeys = newIndex[schemas.APIKey](r, topic(schemas.APIKeys))
+	x.accounts = newIndex[schemas.Account](d, topic(schemas.Accounts))
+	x.participants = newIndex[schemas.Participant](d, topic(schemas.Participants))
+	x.units = newIndex[schemas.Unit](d, topic(schemas.Units))
+	x.classifications = newIndex[schemas.Classification](d, topic(schemas.Classifications))
+	x.products = newIndex[schemas.Product](d, topic(schemas.Products))
+	x.paymentMediumTypes = newIndex[schemas.PaymentMediumType](d, topic(schemas.PaymentMediumTypes))
+	x.paymentMediumBrands = newIndex[schemas.PaymentMediumBrand](d, topic(schemas.PaymentMediumBrands))
+	x.kpis = newIndex[schemas.KPI](d, topic(schemas.KPIs))
+	x.invoices = newIndex[schemas.Invoice](d, topic(schemas.Invoices))
+	x.apiKeys = newIndex[schemas.APIKey](d, topic(schemas.APIKeys))
 	return map[string]table{
 		schemas.Accounts:            x.accounts,
 		schemas.Participants:        x.participants,

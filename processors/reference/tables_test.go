@@ -25,6 +25,14 @@ type world struct {
 	tables   *Tables
 }
 
+// refuse is a rule beyond the schema.
+func refuse(_ string, record any) []schemas.Reason {
+	if a, ok := record.(*schemas.Account); ok && a.Number == "refused" {
+		return []schemas.Reason{{Code: schemas.CodeInvalid, Field: "number", Message: "is refused."}}
+	}
+	return nil
+}
+
 func newWorld(t *testing.T, topics ...string) *world {
 	t.Helper()
 	w := &world{t: t, broker: stack.Fake(t)}
@@ -42,7 +50,7 @@ func newWorld(t *testing.T, topics ...string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.client.Close)
-	w.tables, err = New(topics, Deps{Kafka: w.broker.Opts(), Registry: w.registry, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Role: "test"})
+	w.tables, err = New(topics, Deps{Kafka: w.broker.Opts(), Registry: w.registry, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Role: "test", Check: refuse})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +174,11 @@ func TestBadRecordsAreSkipped(t *testing.T) {
 		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}, Value: []byte("?")},                  // not Avro
 		&kgo.Record{Topic: schemas.Accounts, Key: []byte("t/1"), Headers: []kgo.RecordHeader{schemas.TenantHeader("t")}, Value: []byte{0, 0, 0, 0x27, 15, 1}}, // a schema that nobody registered
 		w.account("t", "3", "C"),
+		w.account("t", "3", "refused"),
 	)
 	w.end(kgo.TryCommit)
 	w.wait(schemas.Accounts)
-	for number, want := range map[string]bool{"A": true, "C": true} {
+	for number, want := range map[string]bool{"A": true, "C": true, "refused": false} {
 		if w.number("t", number) != want {
 			t.Errorf("account %s found: %t, want %t", number, !want, want)
 		}

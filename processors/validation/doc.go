@@ -4,8 +4,8 @@
 // [CheckEvent] and [CheckReferral] need nothing but the item and find all of its defects (check.go). [DecideEvent] and [DecideReferral]
 // judge what passed against the reference records and, for referrals, against who was referred before (decide.go); they collect all
 // reasons too. A transaction needs [CheckTransaction] only (transactions.go). [CheckRecord] does
-// the same for records of reference and fact topics, wherever they come in (references.go). The functions are pure: the same arguments give
-// the same answer, nothing else is read or changed.
+// the same for records of reference and fact topics, wherever they come in (references.go; records.go for those that lie in Kafka). The functions
+// are pure: the same arguments give the same answer, nothing else is read or changed.
 //
 // # What a kind requires
 //

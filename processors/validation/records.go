@@ -1,13 +1,15 @@
 package validation
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
 // RecordCheck makes the check of records of reference and fact topics as they lie in Kafka, by [CheckRecord]: what upstream systems write there keeps
-// the rules of what comes in by HTTP. The errors are [schemas.ErrSchemaPending] and *[schemas.BadRecordError], with the code of the first reason.
+// the rules of what comes in by HTTP. The errors are [schemas.ErrSchemaPending] and *[schemas.BadRecordError], with the code of the first reason. A value
+// that cannot be read as ours is not checked: whoever reads it, as a writer's other widths of decimals, knows what to refuse.
 func RecordCheck(r *schemas.Registry) func(topic string, value []byte) error {
 	checks := map[string]func(value []byte) error{
 		schemas.Accounts:            recordCheck[schemas.Account](r, schemas.Accounts),
@@ -35,15 +37,18 @@ func recordCheck[T any](r *schemas.Registry, topic string) func(value []byte) er
 	decoder := schemas.NewDecoder[T](r, t.Schema)
 	return func(value []byte) error {
 		v := new(T)
-		if err := decoder.Decode(value, v); err != nil {
+		var bad *schemas.BadRecordError
+		if err := decoder.Decode(value, v); errors.As(err, &bad) {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		return Defective(CheckRecord(topic, v))
+		return defective(CheckRecord(topic, v))
 	}
 }
 
-// Defective is the error of a record with these defects, for a reader that has one code and one message for all of them; nil where there are none.
-func Defective(reasons []schemas.Reason) error {
+// defective is the error of a record with these defects; nil where there are none.
+func defective(reasons []schemas.Reason) error {
 	if len(reasons) == 0 {
 		return nil
 	}

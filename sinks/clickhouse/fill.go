@@ -38,6 +38,8 @@ type fill struct {
 	key              []keyColumn // that make up the own id
 	ofKey            []keyText   // made of the texts of these
 
+	check func(topic string, value []byte) error // of references and facts: what no column refuses
+
 	owners []*part // of each row
 	count  int     // of rows; the columns look at it
 	bytes  int     // of the records' values
@@ -153,6 +155,9 @@ func (f *fill) add(rec *kgo.Record, p *part) (added bool, err error) {
 		tenant, own, err := schemas.SplitReference(rec)
 		if id := f.ownID(); err == nil && id != own {
 			err = keyMismatch(fmt.Sprintf("the record's key must be <tenant>/%s", id))
+		}
+		if err == nil && f.check != nil {
+			err = f.check(p.topic, rec.Value)
 		}
 		if err != nil {
 			f.truncate(f.rows())

@@ -41,7 +41,7 @@ func (e *entry) empty() bool { return e.fill == nil || e.fill.rows() == 0 }
 
 func newDest(s *Sink, spec *tableSpec, shard int) (*dest, error) {
 	d := &dest{sink: s, spec: spec, shard: shard}
-	f, err := newFill(spec, &s.cfg, s.deps.Registry)
+	f, err := s.newFill(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,15 @@ func (d *dest) takeFill() (*fill, error) {
 		d.free = d.free[:n-1]
 		return f, nil
 	}
-	return newFill(d.spec, &d.sink.cfg, d.sink.deps.Registry)
+	return d.sink.newFill(d.spec)
+}
+
+func (s *Sink) newFill(spec *tableSpec) (*fill, error) {
+	f, err := newFill(spec, &s.cfg, s.deps.Registry)
+	if err == nil && f.key != nil {
+		f.check = s.deps.Check
+	}
+	return f, err
 }
 
 // holds reports whether the queue has rows of a partition, or a position that it waits for. Under Sink.mu.

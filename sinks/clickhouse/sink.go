@@ -25,6 +25,8 @@ type Deps struct {
 	Epochs   schemas.Epochs
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
+	// Check refuses a record of a reference or fact topic that keeps its schema and no rule beyond it, as [fill.add] refuses others.
+	Check func(topic string, value []byte) error
 }
 
 // Sink moves records of all topics that have a table from Kafka into ClickHouse. See the package comment for the protocol.

@@ -335,7 +335,7 @@ func remember[T any](ctx context.Context, d *schemas.Decoder[T], last map[string
 // createTime is the timestamp type of a record that has its producer's time, as kgo has it.
 const createTime = 0
 
-// stored reads a record of a fact or reference topic; one that cannot be read is none.
+// stored reads a record of a fact or reference topic; one that cannot be read, or breaks a rule, is none.
 func (r *reader) stored(ctx context.Context, at Position, t schemas.Topic, rec *kgo.Record) error {
 	tenant, own, err := schemas.SplitReference(rec)
 	if err != nil {
@@ -367,7 +367,7 @@ func (r *reader) stored(ctx context.Context, at Position, t schemas.Topic, rec *
 			value, err = stock, decode(ctx, r.stock, rec.Value, stock)
 		}
 		var bad *schemas.BadRecordError
-		if errors.As(err, &bad) || err == nil && value.OwnID() != own {
+		if errors.As(err, &bad) || err == nil && (value.OwnID() != own || validation.CheckRecord(at.Topic, value) != nil) {
 			return nil
 		}
 		if err != nil {

@@ -399,10 +399,17 @@ func TestBadRecordsStopNobody(t *testing.T) {
 		&kgo.Record{Topic: schemas.Accounts, Key: []byte("bad/x"), Headers: []kgo.RecordHeader{schemas.TenantHeader("bad")}, Value: []byte("not Avro")},
 		account,
 	)
+	// What upstream systems write keeps the rules of what comes in by HTTP.
+	c.Produce(slices.Concat(
+		harness.References(&c.Parts, schemas.Accounts, "bad", &schemas.Account{ID: harness.HexID(), Number: " "}),
+		harness.References(&c.Parts, schemas.Accounts, "bad", &schemas.Account{ID: harness.HexID(), Number: "\xff"}),
+		harness.References(&c.Parts, schemas.OrderLines, "bad", &schemas.OrderLine{ID: "L", Customer: -5, Product: "P", OrderedOn: time.Now()}),
+		harness.References(&c.Parts, schemas.OrderLines, "bad", &schemas.OrderLine{ID: "M", Customer: 5, Product: "P", OrderedOn: time.Now()}),
+	)...)
 	proved(t, &c.Parts, nil)
 
 	counts := c.SQL("SELECT source_topic, reason_code, count(), uniqExact(source_topic, source_partition, source_offset) FROM dead_letters GROUP BY ALL ORDER BY ALL")
-	want := "accounts\tkey_mismatch\t1\t1\naccounts\tundecodable\t1\t1\nownership\tbad_header\t4\t4\nownership\ttenant_missing\t4\t4\nownership\tundecodable\t16\t16\nownership\tunknown_schema\t4\t4"
+	want := "accounts\tinvalid\t1\t1\naccounts\tkey_mismatch\t1\t1\naccounts\tmissing\t1\t1\naccounts\tundecodable\t1\t1\norder_lines\tout_of_range\t1\t1\nownership\tbad_header\t4\t4\nownership\ttenant_missing\t4\t4\nownership\tundecodable\t16\t16\nownership\tunknown_schema\t4\t4"
 	if diff := cmp.Diff(want, counts); diff != "" {
 		t.Errorf("dead letters: want (-), got (+)\n%s", diff)
 	}
@@ -417,6 +424,9 @@ func TestBadRecordsStopNobody(t *testing.T) {
 	}
 	if got := c.SQL("SELECT count(), max(quantity) FROM ownership"); got != "32\t32" {
 		t.Errorf("good items: %s", got)
+	}
+	if got := c.SQL("SELECT id FROM order_lines WHERE tenant = 'bad'"); got != "M" {
+		t.Errorf("order lines: %s", got)
 	}
 	if got := c.SQL("SELECT number FROM accounts WHERE tenant = 'bad' ORDER BY number"); got != "ACR-1\nN" {
 		t.Errorf("accounts: %s", got)

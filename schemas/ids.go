@@ -84,7 +84,7 @@ var partitioner = kgo.StickyKeyPartitioner(nil).ForTopic("")
 var fold = cases.Fold()
 
 // Fold makes text comparable without regard to case, by Unicode's case folding. It is the one fold of user names, SKUs and hex
-// identifiers; SQL never folds.
+// identifiers. SQL folds nothing but hex identifiers that lie in columns as they were sent, which it does by lower().
 func Fold(s string) string {
 	upper := false
 	for i := 0; i < len(s); i++ {

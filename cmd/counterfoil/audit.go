@@ -31,6 +31,7 @@ func auditCommand() *command {
   outcomes  no attempt at an item has two
   requests  each request with an Idempotency-Key has one answer, and its batch where that says so
   versions  each record of a reference or fact topic, or a later one of its own id, is in its table
+  copies    what everybody owns now, and facts by customer, number and MHID, say what the tables that they are made of say, contents included
 Of the row of an outcome it compares the identity: which record and which item it is of, that it is there once, and in its order. What the other
 columns say is not compared: a row is in its table whole or not at all.
 
@@ -128,6 +129,7 @@ var auditNouns = map[string]string{
 	audit.CheckOutcomes: "outcomes are of different items or attempts",
 	audit.CheckRequests: "requests with an Idempotency-Key have one answer",
 	audit.CheckState:    "references and facts have arrived",
+	audit.CheckCopies:   "tables made of others say the same",
 }
 
 func printAudit(out io.Writer, r *audit.Report) error {

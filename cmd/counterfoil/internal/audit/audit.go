@@ -44,12 +44,13 @@ const (
 	CheckOutcomes = "outcomes" // are of different items or attempts
 	CheckRequests = "requests" // with an Idempotency-Key have one answer each
 	CheckState    = "versions" // of references and facts have arrived
+	CheckCopies   = "copies"   // say what the tables say that they are made of
 )
 
 // Check is what one check has looked at.
 type Check struct {
 	Name     string `json:"name"`
-	Compared int64  `json:"compared"` // records, items, batches, outcomes, requests
+	Compared int64  `json:"compared"` // records, items, batches, outcomes, requests, rows
 	Found    int64  `json:"found"`    // differences, those that are not named included
 }
 
@@ -66,8 +67,13 @@ type Finding struct {
 	Do        string `json:"do"`
 }
 
-// At is where the record lies.
-func (f *Finding) At() string { return fmt.Sprintf("%s/%d@%d", f.Topic, f.Partition, f.Offset) }
+// At is where the record lies, or the table that has a finding that no record is to blame for.
+func (f *Finding) At() string {
+	if f.Topic == "" {
+		return f.Table
+	}
+	return fmt.Sprintf("%s/%d@%d", f.Topic, f.Partition, f.Offset)
+}
 
 // Report is the result of an audit.
 type Report struct {
@@ -101,7 +107,7 @@ func Run(ctx context.Context, deps Deps, opts Options) (*Report, error) {
 		run  func(context.Context) error
 	}{
 		{CheckTables, a.checkTables}, {CheckItems, a.checkItems}, {CheckBatches, a.checkBatches}, {CheckOutcomes, a.checkOutcomes},
-		{CheckRequests, a.checkRequests}, {CheckState, a.checkState},
+		{CheckRequests, a.checkRequests}, {CheckState, a.checkState}, {CheckCopies, a.checkCopies},
 	} {
 		a.report.Checks = append(a.report.Checks, Check{Name: check.name})
 		if err := check.run(ctx); err != nil {

@@ -44,17 +44,23 @@ func (a *auditor) fixBounds(ctx context.Context) error {
 	if a.to, err = offsets.List(ctx, a.Admin.ListEndOffsets, all...); err != nil {
 		return err
 	}
-	written := map[string][]int64{}
-	for _, topic := range clickhouse.Topics() {
-		written[topic] = a.to[topic]
-	}
-	if err := groups.Await(ctx, schemas.GroupSink, written); err != nil {
-		return err
-	}
-	if err := a.Conn.SyncReplicas(ctx); err != nil {
+	if err := a.awaitSink(ctx, a.to); err != nil {
 		return err
 	}
 	return a.fixStarts(ctx, append(all, schemas.Requests))
+}
+
+// awaitSink returns when the tables have what lies below the ends of the sink's topics, everywhere.
+func (a *auditor) awaitSink(ctx context.Context, ends map[string][]int64) error {
+	written := map[string][]int64{}
+	for _, topic := range clickhouse.Topics() {
+		written[topic] = ends[topic]
+	}
+	groups := offsets.Waiter{Admin: a.Admin, Judges: a.Judges, Stuck: a.Stuck, Progress: a.Progress}
+	if err := groups.Await(ctx, schemas.GroupSink, written); err != nil {
+		return err
+	}
+	return a.Conn.SyncReplicas(ctx)
 }
 
 // fixStarts sets from.

@@ -29,13 +29,18 @@
 // # What is compared
 //
 //   - tables.go: each record of a result topic, of batches and of dead_letters with its row, in every log table that the topic feeds.
+//
 //   - items.go: each record of an item topic with what became of it: one outcome that names its position and its identity, or one copy that was
 //     forwarded to the right partition (and is an item itself), or one dead letter. This needs no judgement of its own, and no item is
 //     decoded. A replay that came too late has nothing, where a later attempt or the same has its outcome.
+//
 //   - batches.go: each header's number of items with the distinct items that have an outcome, items that were decided at the door included;
 //     identities that have two outcomes of one attempt; each request with an Idempotency-Key with its one answer and, where that says so, its batch.
+//
 //   - state.go: each record of a reference or fact topic with the version that its table has of the own id: that one, or a later one. Such tables
 //     get their rows at least once, and the highest version wins, so that more cannot be asked.
 //
-// Columns that carry business data are not compared one by one: a row is in its table whole or not at all.
+//   - copies.go: what everybody owns, and facts in another order than by id, with the tables that they are made of, within ClickHouse.
+//
+// Beyond that, columns that carry business data are not compared one by one: a row is in its table whole or not at all.
 package audit

@@ -33,7 +33,7 @@ func (s *Service) readBody(r *http.Request) ([]byte, error) {
 	case "", "identity":
 	case "gzip", "x-gzip":
 		z, err := gzip.NewReader(r.Body)
-		if err == io.EOF { // there is nothing to unpack
+		if errors.Is(err, io.EOF) { // there is nothing to unpack
 			return []byte{}, nil
 		}
 		if err != nil {

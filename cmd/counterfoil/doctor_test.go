@@ -370,7 +370,7 @@ func TestDoctorOnBrokersOfItsOwn(t *testing.T) {
 			says: []string{"broker 0 is older than Kafka 2.5", "transaction.version is 0"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cluster, err := kfake.NewCluster(append(slices.Concat(embedded.KafkaOptions(), c.opts), kfake.NumBrokers(c.brokers))...)
+			cluster, err := embedded.NewKafka(append(slices.Clone(c.opts), kfake.NumBrokers(c.brokers))...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,7 @@
 // transactions that have no end in the log and that the broker does not remember as open.
 //
 // Files: embedded.go what a caller uses; supervise.go the parent's side of a child; child.go the child's side;
-// kafka.go, registry.go and clickhouse.go the parts; repair.go the broker's log after a kill; chdb.go the call
+// kafka.go, registry.go and clickhouse.go the parts; stamp.go the times of records; repair.go the broker's log after a kill; chdb.go the call
 // into libchdb; analysts.go ClickHouse's users.
 package embedded
 

@@ -13,10 +13,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// KafkaOptions are the options that every kfake broker of ours has, embedded or in a test: one broker, sessions
-// as short as tests want them, and nothing that is forgotten with time.
-func KafkaOptions() []kfake.Opt {
-	return []kfake.Opt{
+// NewKafka starts a kfake broker as every one of ours is, embedded or in a test: one broker, sessions as short as tests want them, nothing that is
+// forgotten with time, and topics with LogAppendTime that take no producer's word for the time (stamp.go). The options come on top.
+func NewKafka(opts ...kfake.Opt) (*kfake.Cluster, error) {
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{
@@ -28,7 +28,11 @@ func KafkaOptions() []kfake.Opt {
 			"offsets.retention.minutes": "52560000", // 100 years
 			"log.retention.ms":          "-1",
 		}),
+	}, opts...)...)
+	if err == nil {
+		stampOnAppend(cluster)
 	}
+	return cluster, err
 }
 
 // closedFile is in the broker's folder when it was closed cleanly and nothing has opened it since.
@@ -55,15 +59,14 @@ func runKafka(p *process) error {
 }
 
 func openKafka(p *process, addr string) (*kfake.Cluster, error) {
-	opts := append(KafkaOptions(),
+	// No kfake.SyncWrites: what the operating system has survives the end of any process, and power loss is
+	// outside what a single embedded broker promises.
+	cluster, err := NewKafka(
 		kfake.ClusterID("counterfoil"),
 		kfake.DataDir(p.dataDir()),
 		kfake.WithLogger(kfake.BasicLogger(os.Stderr, kfake.LogLevelWarn)),
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return p.listen(addr) }),
 	)
-	// No kfake.SyncWrites: what the operating system has survives the end of any process, and power loss is
-	// outside what a single embedded broker promises.
-	cluster, err := kfake.NewCluster(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", p.dataDir(), err)
 	}

@@ -172,10 +172,10 @@ func (b *Broker) Start() {
 	if b.fake != nil {
 		return
 	}
-	fake, err := kfake.NewCluster(append(embedded.KafkaOptions(), kfake.DataDir(b.dir), kfake.ListenFn(func(network, _ string) (net.Listener, error) {
+	fake, err := embedded.NewKafka(kfake.DataDir(b.dir), kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 		l, err := net.Listen(network, b.addr)
 		return advertised{l, b.net.Addr}, err
-	}))...)
+	}))
 	if err != nil {
 		b.t.Fatalf("start kfake: %v", err)
 	}

@@ -165,7 +165,7 @@ func OnApache() bool { return os.Getenv("TEST_KAFKA") == "apache" }
 // Fake returns a fresh kfake broker whatever the environment says.
 func Fake(t testing.TB) *Broker {
 	t.Helper()
-	cluster, err := kfake.NewCluster(embedded.KafkaOptions()...)
+	cluster, err := embedded.NewKafka()
 	if err != nil {
 		t.Fatalf("start kfake: %v", err)
 	}

@@ -17,7 +17,7 @@ func TestTopicsAreMadeSafe(t *testing.T) {
 		brokers int
 		least   string // min.insync.replicas
 	}{{1, "1"}, {2, "1"}, {3, "2"}} {
-		cluster, err := kfake.NewCluster(append(embedded.KafkaOptions(), kfake.NumBrokers(c.brokers))...)
+		cluster, err := embedded.NewKafka(kfake.NumBrokers(c.brokers))
 		if err != nil {
 			t.Fatal(err)
 		}

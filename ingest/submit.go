@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/counterfoil/counterfoil/ingest/lenient"
 	"github.com/counterfoil/counterfoil/schemas"
 )
 
@@ -296,7 +297,7 @@ func (e *encoding) refused(i int) error {
 		Outcome: e.outcome(i), Kind: e.b.Kind, ItemKind: e.itemKind, Reasons: it.Defects, Format: it.Format, Original: it.Original,
 	}
 	if it.Format == schemas.FormatJSON && len(it.Original) > schemas.MaxItemBytes/8*7 {
-		outcome.Original = shorter(it.Original)
+		outcome.Original = lenient.Shorter(string(it.Original))
 	}
 	return e.add(i, schemas.UnprocessedTopic(e.resultKind), nil, e.reply, outcome)
 }

@@ -187,7 +187,7 @@ func TestV1SpellingsOfAnIdLieInOnePartition(t *testing.T) {
 func TestV1WaitsAsLongAsTheCallerSays(t *testing.T) {
 	w := newWorld(t)
 	w.judge(t)
-	brief := w.start(t, map[string]string{"REPLY_WAIT": "300ms"})
+	brief := w.start(t, map[string]string{"REPLY_WAIT": "2s"})
 	patient := w.start(t, map[string]string{"REPLY_WAIT": "10s"})
 	key := w.keys.add(t, "demo", ingest.KeyOptions{})
 	body := "[" + v1Event("a", "hold") + "," + v1Event("b", "1") + `,{"ref":"c","kind":1}]`
@@ -197,12 +197,12 @@ func TestV1WaitsAsLongAsTheCallerSays(t *testing.T) {
 		least, most     time.Duration
 		b               string // what b can have become: its outcome, or anything
 	}{
-		{brief, "", "", 300 * time.Millisecond, 10 * time.Second, ""},
+		{brief, "", "", 2 * time.Second, 10 * time.Second, "processed"},
 		{brief, "wait=3", "wait=3", 3 * time.Second, 10 * time.Second, "processed"},
 		{patient, "respond-async", "respond-async", 0, 5 * time.Second, ""},
 		{patient, "wait=0", "wait=0", 0, 5 * time.Second, ""},
-		{brief, "respond-async, wait=1", "respond-async, wait=1", time.Second, 10 * time.Second, ""},
-		{brief, "handling=strict", "", 300 * time.Millisecond, 10 * time.Second, ""},
+		{brief, "respond-async, wait=3", "respond-async, wait=3", 3 * time.Second, 10 * time.Second, "processed"},
+		{brief, "handling=strict", "", 2 * time.Second, 10 * time.Second, "processed"},
 	} {
 		start := time.Now()
 		res, a := postV1(t, c.service, key, "customer-events", body, "Prefer", c.prefer)
@@ -428,20 +428,26 @@ func TestV1AStreamOfBatchesWaitsForTheSinkOnce(t *testing.T) {
 			postV1(t, s, key, schemas.KindSales, "[{}]", "Prefer", "respond-async")
 		}
 	}
-	req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+"/v1/batches", nil)
-	check(t, err)
-	req.Header.Set("X-Api-Key", key)
-	req.Header.Set("Accept", "application/x-ndjson")
-	res, err := http.DefaultClient.Do(req)
-	check(t, err)
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+	text, err := stream(t, s, key, "/v1/batches")
 	if n := bytes.Count(text, []byte("\n")); err != nil || n != batches || pages != 4 {
 		t.Errorf("%d lines of %d pages, then %v", n, pages, err)
 	}
 	if status, body, _ := get(t, s, key, "/v1/batches?after=9"); status != 503 {
 		t.Errorf("a page while the sink is behind: %d %s", status, body)
 	}
+}
+
+// stream reads a list as NDJSON; the error is that it was cut.
+func stream(t testing.TB, s *ingest.Service, key, path string) ([]byte, error) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+path, nil)
+	check(t, err)
+	req.Header.Set("X-Api-Key", key)
+	req.Header.Set("Accept", "application/x-ndjson")
+	res, err := http.DefaultClient.Do(req)
+	check(t, err)
+	defer res.Body.Close()
+	return io.ReadAll(res.Body)
 }
 
 func TestV1AStreamThatBreaksIsCut(t *testing.T) {
@@ -455,14 +461,7 @@ func TestV1AStreamThatBreaksIsCut(t *testing.T) {
 		w.reports.items["k"] = append(w.reports.items["k"], schemas.ItemReport{Index: int32(i), ID: fmt.Sprintf("%032x", i)})
 	}
 	w.reports.failAfter = 2_000
-	req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+"/v1/batches/1/processed", nil)
-	check(t, err)
-	req.Header.Set("X-Api-Key", key)
-	req.Header.Set("Accept", "application/x-ndjson")
-	res, err := http.DefaultClient.Do(req)
-	check(t, err)
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+	text, err := stream(t, s, key, "/v1/batches/1/processed")
 	if n := bytes.Count(text, []byte("\n")); err == nil || n == 0 || n > 3000 {
 		t.Errorf("%d lines, then %v", n, err)
 	}

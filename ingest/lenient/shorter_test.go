@@ -1,4 +1,4 @@
-package ingest
+package lenient
 
 import (
 	"encoding/json"
@@ -25,7 +25,7 @@ func TestShorterSaysTheSame(t *testing.T) {
 			text.WriteString(`", -1.50e3 , null ]`)
 		}
 		text.WriteString(" } ")
-		got := shorter([]byte(text.String()))
+		got := Shorter(text.String())
 		var want, have any
 		if err := json.Unmarshal([]byte(text.String()), &want); err != nil {
 			t.Fatal(err)
@@ -38,6 +38,6 @@ func TestShorterSaysTheSame(t *testing.T) {
 		}
 	}
 	for _, text := range []string{``, `"`, `"\`, `"\u00`, `\u0041`, `"a`} { // no JSON: no panic
-		shorter([]byte(text))
+		Shorter(text)
 	}
 }

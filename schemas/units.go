@@ -9,48 +9,18 @@ import (
 // sameUnits reports a member that a writer counts in another unit than its reader does, as timestamp-micros where that is timestamp-millis. Avro
 // resolves such schemas, by the types beneath, and the value would be another instant. A writer that says nothing of the unit means the reader's.
 func sameUnits(writer, reader *avro.Schema) error {
-	u := &unitCheck{writer: definitions{}, reader: definitions{}}
 	w, r := writer.Root(), reader.Root()
-	u.writer.add(w)
-	u.reader.add(r)
+	u := &unitCheck{writer: NamedTypesOf(w), reader: NamedTypesOf(r)}
 	return u.check("", w, r)
 }
 
 type unitCheck struct {
-	writer, reader definitions
+	writer, reader NamedTypes
 	open           []*avro.SchemaNode // the reader's records that are being looked at
 }
 
-// definitions are those of a schema's named types.
-type definitions map[string]*avro.SchemaNode
-
-func (n definitions) add(s *avro.SchemaNode) {
-	if s.Name != "" {
-		n[s.Name] = s
-		n[s.Namespace+"."+s.Name] = s
-	}
-	for i := range s.Fields {
-		n.add(&s.Fields[i].Type)
-	}
-	for i := range s.Branches {
-		n.add(&s.Branches[i])
-	}
-	for _, inner := range []*avro.SchemaNode{s.Items, s.Values} {
-		if inner != nil {
-			n.add(inner)
-		}
-	}
-}
-
-func (n definitions) follow(s *avro.SchemaNode) *avro.SchemaNode {
-	if definition, ok := n[s.Type]; ok {
-		return definition
-	}
-	return s
-}
-
 func (u *unitCheck) check(path string, w, r *avro.SchemaNode) error {
-	w, r = u.writer.follow(w), u.reader.follow(r)
+	w, r = u.writer.Follow(w), u.reader.Follow(r)
 	for _, open := range u.open {
 		if open == r {
 			return nil

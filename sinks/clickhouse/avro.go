@@ -52,7 +52,7 @@ func (c *compiler) resolve(path string) (kind leafKind, nullable, list bool, def
 	node := c.root
 	for _, name := range strings.Split(path, ".") {
 		for {
-			node = c.follow(node)
+			node = c.names.Follow(node)
 			if inner, ok := optional(node); ok {
 				node, nullable = inner, true
 				continue
@@ -73,7 +73,7 @@ func (c *compiler) resolve(path string) (kind leafKind, nullable, list bool, def
 		node, def = &field.Type, field.Default
 	}
 	for {
-		node = c.follow(node)
+		node = c.names.Follow(node)
 		if inner, ok := optional(node); ok {
 			node, nullable = inner, true
 			continue
@@ -219,9 +219,9 @@ func readable(writer, reader *avro.Schema) error {
 }
 
 func (c *compiler) readable(n *avro.SchemaNode, reader *compiler, as *avro.SchemaNode, depth int) error {
-	n, as = c.follow(n), reader.follow(as)
+	n, as = c.names.Follow(n), reader.names.Follow(as)
 	if inner, ok := optional(as); ok {
-		as = reader.follow(inner)
+		as = reader.names.Follow(inner)
 	}
 	switch {
 	case depth > maxDepth:
@@ -278,42 +278,12 @@ func compile(writer *avro.Schema, bindings []binding) (*program, error) {
 
 type compiler struct {
 	root  *avro.SchemaNode
-	names map[string]*avro.SchemaNode
+	names schemas.NamedTypes
 }
 
 func newCompiler(s *avro.Schema) *compiler {
-	c := &compiler{root: s.Root(), names: map[string]*avro.SchemaNode{}}
-	c.collect(c.root)
-	return c
-}
-
-// collect remembers the named types, which later mentions name only.
-func (c *compiler) collect(n *avro.SchemaNode) {
-	if n == nil {
-		return
-	}
-	if n.Name != "" {
-		full := n.Name
-		if n.Namespace != "" && !strings.Contains(full, ".") {
-			full = n.Namespace + "." + full
-		}
-		c.names[full] = n
-	}
-	for i := range n.Fields {
-		c.collect(&n.Fields[i].Type)
-	}
-	for i := range n.Branches {
-		c.collect(&n.Branches[i])
-	}
-	c.collect(n.Items)
-	c.collect(n.Values)
-}
-
-func (c *compiler) follow(n *avro.SchemaNode) *avro.SchemaNode {
-	if named, ok := c.names[n.Type]; ok {
-		return named
-	}
-	return n
+	root := s.Root()
+	return &compiler{root: root, names: schemas.NamedTypesOf(root)}
 }
 
 // maxDepth ends the compilation of schemas that contain themselves; ours do not.
@@ -321,7 +291,7 @@ const maxDepth = 64
 
 // value compiles the node, whose values go to the bindings; their paths start below it. inList is set below an array.
 func (c *compiler) value(n *avro.SchemaNode, to []binding, inList bool, depth int) (step, error) {
-	n = c.follow(n)
+	n = c.names.Follow(n)
 	switch {
 	case depth > maxDepth:
 		return nil, errors.New("the schema is nested too deep")
@@ -662,7 +632,7 @@ func leaf(n *avro.SchemaNode, b binding) (step, error) {
 
 // skip compiles passing over a node.
 func (c *compiler) skip(n *avro.SchemaNode, depth int) (step, error) {
-	n = c.follow(n)
+	n = c.names.Follow(n)
 	if depth > maxDepth {
 		return nil, errors.New("the schema is nested too deep")
 	}
